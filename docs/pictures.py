@@ -279,6 +279,7 @@ def queue(out: Path, theme: str) -> None:
     set_short(dock)
     studio.wait()
     drop(dock, *paths, notes)
+    dock.queue.view.start.click()
     studio.wait(lambda: quiet(dock) and len(studio.viewer.layers) > len(paths))
     studio.photograph("queue")
     studio.close()

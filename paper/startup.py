@@ -64,7 +64,9 @@ def in_window(what: str) -> None:
     viewer = napari.Viewer(show=True)
     QApplication.processEvents()
     began, used = time.perf_counter(), time.process_time()
-    _, dock = viewer.window.add_plugin_dock_widget("napari-cvdm", "Reconstruct")
+    _, opened = viewer.window.add_plugin_dock_widget("napari-cvdm", "Reconstruct")
+    _settled(lambda: opened.content is not None, QApplication)
+    dock = opened.content
     dock.repaint()
     QApplication.processEvents()
     if what == "first":

@@ -1,6 +1,7 @@
 """Drops of files on a widget, as Qt delivers them."""
 
 from pathlib import Path
+from typing import Any
 
 from qtpy.QtCore import QMimeData, QPointF, Qt, QUrl
 from qtpy.QtGui import QDragEnterEvent, QDropEvent
@@ -43,3 +44,9 @@ def drop(widget: QWidget, *paths: Path) -> bool:
             COPY,
         )  # a move would let the file manager delete the file
     return enter.isAccepted()
+
+
+def enqueue(dock: Any, *paths: Path) -> None:
+    """Put files into the list of a Reconstruct dock, also a single one, and start."""
+    dock.queue.append([str(path) for path in paths])
+    dock.queue.start()

@@ -18,6 +18,8 @@ from napari._app_model.constants import MenuId
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from napari_cvdm.widgets.common.menu_actions import LazyDock
+
 REPOSITORY = Path(__file__).parents[1]
 PACKAGE = REPOSITORY / "src" / "napari_cvdm"
 LARGEST_MODEL_BYTES = 12_000_000
@@ -190,6 +192,9 @@ def test_wheel_carries_every_file_of_the_package(tmp_path: Path) -> None:
     )
     for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(REPOSITORY / name, source)
+    (source / "docs").mkdir()
+    for page in (REPOSITORY / "docs").glob("*.md"):
+        shutil.copy(page, source / "docs")
     build = "import setuptools.build_meta as backend; print(backend.build_wheel('.'))"
     subprocess.run([sys.executable, "-c", build], cwd=source, check=True, capture_output=True)
     carried = set(zipfile.ZipFile(next(source.glob("*.whl"))).namelist())
@@ -199,6 +204,9 @@ def test_wheel_carries_every_file_of_the_package(tmp_path: Path) -> None:
         if path.is_file()
     }
     assert wanted <= carried
+    # The Help buttons of the docks open these.
+    pages = {Path(name).stem for name in carried if "/share/napari-cvdm/" in name}
+    assert pages == {dock.page for dock in LazyDock.__subclasses__()}
 
 
 @pytest.mark.parametrize("name", ["environment.py", "run_demo.py", "run_tests.py"])

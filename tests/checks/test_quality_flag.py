@@ -17,7 +17,7 @@ from napari_cvdm.checks.out_of_distribution import (
     statistics,
     vectors_of,
 )
-from napari_cvdm.checks.run_checks import contradicted, guessed, quality_flag
+from napari_cvdm.checks.run_checks import NOTHING_FOUND, contradicted, guessed, quality_flag
 from napari_cvdm.core.request import ImageStack
 from napari_cvdm.core.result import ForwardCheck
 from napari_cvdm.core.result import finished as drained
@@ -41,7 +41,8 @@ def run(request, model, **options):
     ("grave", "guesses", "warnings", "check", "colour", "quantitative"),
     [
         ((), (), (), GOOD, "green", True),
-        ((), ("guess",), (), GOOD, "amber", False),
+        ((), ("guess",), (), GOOD, "green", False),
+        ((), ("guess",), ("doubt",), GOOD, "amber", False),
         ((), (), ("doubt",), GOOD, "amber", True),
         ((), (), (), replace(GOOD, chi2=1.4, estimate_chi2=1.05), "amber", True),
         ((), (), (), replace(GOOD, chi2=1.2, estimate_chi2=1.1), "green", True),
@@ -59,9 +60,11 @@ def test_the_gravest_finding_sets_the_colour_and_every_one_is_named(
     said = " ".join(light.reasons)
     assert all(reason in said for reason in (*grave, *guesses, *warnings))
     assert check.verdict in said or check.explained
-    assert ("not for quantification" in said) == (not quantitative)
+    assert ("Not for quantification" in said) == (not quantitative)
     if grave:
-        assert light.reasons[0] == f"not for quantification: {grave[0]}"
+        assert light.reasons[0] == f"Not for quantification: {grave[0]}"
+    if colour == "green":
+        assert light.reasons[0] == NOTHING_FOUND
 
 
 def test_what_was_guessed_is_named():

@@ -51,7 +51,7 @@ def measuring(dock: ReconstructWidget) -> Callable[[], bool]:
 def following(dock: LiveWidget) -> Callable[[], bool]:
     """A layer that changes no more."""
     dock.start()
-    return lambda: "frames/s" in dock.status.text()
+    return lambda: "latency" in dock.status.text()
 
 
 def training(dock: TrainWidget) -> Callable[[], bool]:

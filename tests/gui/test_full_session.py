@@ -215,6 +215,7 @@ def drop_two_files(session: UserSession, folder: Path) -> None:
             metadata={"unit": "um"},
         )
     assert drop(session.dock, *paths)
+    session.dock.queue.view.start.click()
     session.qtbot.waitUntil(lambda: not session.dock.queue.running and not session.dock.panel.busy)
     for path in paths:
         layer = session.result(path.stem)["reconstruction"]

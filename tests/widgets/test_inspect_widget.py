@@ -316,9 +316,10 @@ def test_every_control_has_help_and_the_dock_may_be_narrow(show, inspect):
     assert dock.minimumSizeHint().height() <= 620
 
 
-def test_the_dock_opens_from_the_menu(npe2pm, make_napari_viewer):
+def test_the_dock_opens_from_the_menu(npe2pm, make_napari_viewer, qtbot):
     manifest = Path(napari_cvdm.__file__).with_name("napari.yaml")
     with npe2pm.tmp_plugin(manifest=str(manifest)) as plugin:
         viewer = make_napari_viewer()
         _, dock = viewer.window.add_plugin_dock_widget(plugin.name, "Inspect")
-        assert isinstance(dock, InspectWidget)
+        qtbot.waitUntil(lambda: dock.content is not None)
+        assert isinstance(dock.content, InspectWidget)

@@ -16,7 +16,7 @@ from napari_cvdm.models.registry import load_model
 from napari_cvdm.reconstruction.reconstruct import reconstruct
 from napari_cvdm.widgets.layers.layer_data import METADATA_KEY, is_measurement
 from napari_cvdm.widgets.live.live_run import LayerFeed
-from napari_cvdm.widgets.live.live_widget import LiveWidget
+from napari_cvdm.widgets.live.live_widget import LiveWidget, describe_pace
 
 RESULTS = ("uncertainty", "untrusted pixels", "reconstruction")
 
@@ -55,7 +55,7 @@ def test_the_last_frame_that_was_written_is_the_one_that_is_shown(
     last, place = dock._last
     assert source.posted == 1 + FRAMES == last.done + last.dropped
     assert last.skipped == 0
-    assert "frames/s" in dock.status.text()
+    assert "latency" in dock.status.text()
     result = viewer.layers["live reconstruction of cell"]
     np.testing.assert_allclose(result.scale, (0.0325, 0.0325))
     np.testing.assert_allclose(result.translate, (5 - 0.065 / 4, 7 - 0.065 / 4))
@@ -259,7 +259,7 @@ def test_the_full_posterior_of_the_shown_frame(
     )
 
 
-def test_the_dock_opens_from_the_menu(npe2pm, make_napari_viewer):
+def test_the_dock_opens_from_the_menu(npe2pm, make_napari_viewer, qtbot):
     from pathlib import Path
 
     import napari_cvdm
@@ -269,5 +269,20 @@ def test_the_dock_opens_from_the_menu(npe2pm, make_napari_viewer):
     ) as plugin:
         viewer = make_napari_viewer()
         _, dock = viewer.window.add_plugin_dock_widget(plugin.name, "Live")
-        assert isinstance(dock, LiveWidget)
-        assert "an image layer" in dock.message.text()
+        qtbot.waitUntil(lambda: dock.content is not None)
+        assert isinstance(dock.content, LiveWidget)
+        assert "an image layer" in dock.content.message.text()
+
+
+@pytest.mark.parametrize(
+    ("pace", "said"),
+    [
+        (12.345, "12.3 frames/s"),
+        (1.0, "1 frame/s"),
+        (0.1, "one frame in 10 s"),
+        (1 / 3.456, "one frame in 3.46 s"),
+        (0.0, "first frame"),
+    ],
+)
+def test_a_slow_pace_is_said_in_seconds(pace, said):
+    assert describe_pace(pace) == said

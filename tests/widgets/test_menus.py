@@ -10,6 +10,7 @@ import pytest
 from napari._app_model import get_app_model
 
 import napari_cvdm
+from napari_cvdm.widgets.common.menu_actions import ReconstructDock
 from napari_cvdm.widgets.reconstruct.reconstruct_widget import ReconstructWidget
 
 MANIFEST = Path(napari_cvdm.__file__).with_name("napari.yaml")
@@ -46,11 +47,13 @@ def plugin(npe2pm):
 
 
 def test_the_dock_opens_from_the_menu_on_an_opened_sample(
-    plugin, make_napari_viewer, tiny_phase_model
+    plugin, make_napari_viewer, tiny_phase_model, qtbot
 ):
     viewer = make_napari_viewer()
     viewer.open_sample(plugin, "two_planes")
-    _, dock = viewer.window.add_plugin_dock_widget(plugin, "Reconstruct")
+    _, opened = viewer.window.add_plugin_dock_widget(plugin, "Reconstruct")
+    qtbot.waitUntil(lambda: opened.content is not None)
+    dock = opened.content
     assert isinstance(dock, ReconstructWidget)
     dock.form.model.set_value(str(tiny_phase_model))
     assert dock.form.missing() == ()
@@ -153,7 +156,7 @@ def test_the_menu_entry_is_enabled_where_an_image_is_selected(plugin, make_napar
     assert entry(viewer).isEnabled()
 
 
-def test_the_menu_entry_opens_one_dock_with_the_selected_image(plugin, make_napari_viewer):
+def test_the_menu_entry_opens_one_dock_with_the_selected_image(plugin, make_napari_viewer, qtbot):
     viewer = make_napari_viewer()
     first, second = (
         viewer.add_image(np.random.default_rng(0).random((32, 32)), name=name)
@@ -165,6 +168,7 @@ def test_the_menu_entry_opens_one_dock_with_the_selected_image(plugin, make_napa
         (dock,) = (
             dock
             for dock in viewer.window.dock_widgets.values()
-            if isinstance(dock, ReconstructWidget)
+            if isinstance(dock, ReconstructDock)
         )
-        assert dock.form.image.value() is wanted
+        qtbot.waitUntil(lambda dock=dock: dock.content is not None)
+        assert dock.content.form.image.value() is wanted

@@ -4,9 +4,13 @@ It also shows where the result leaves data unexplained.
 """
 
 import numpy as np
+import pytest
 from qtpy.QtWidgets import QLabel
 
+from napari_cvdm.checks.plane_warnings import FLIPPED, SWAPPED
+from napari_cvdm.checks.run_checks import BEATEN
 from napari_cvdm.core.result import finished as drained
+from napari_cvdm.widgets.common.fields import as_sentences, in_words
 from napari_cvdm.widgets.layers.layer_data import plugin_metadata
 from napari_cvdm.widgets.layers.result_layers import CHI2_LIMITS, RESIDUAL_LIMITS
 from napari_cvdm.widgets.layers.shown_layers import show_stored
@@ -14,18 +18,44 @@ from napari_cvdm.widgets.reconstruct.results_panel import COLOURS, WORDS, Qualit
 
 
 def test_the_light_names_its_reason_and_a_result_without_one_shows_none(qtbot):
-    light = QualityFlagSign()
+    light = QualityFlagSign(correct=print, compare=print)
     qtbot.addWidget(light)
     for colour in COLOURS:
         light.show_provenance(
             {"quality_flag": colour, "quality_reasons": ["the gravest", "another", "a third"]}
         )
         assert not light.isHidden()
-        assert light.text().startswith(f"{WORDS[colour]}: the gravest") and "2 more" in light.text()
-        assert light.toolTip().splitlines() == ["the gravest", "another", "a third"]
+        assert light.text() == f"{WORDS[colour]}: The gravest"
+        assert light.toolTip().splitlines() == ["The gravest", "Another", "A third"]
+        assert light.swap.isHidden() and light.classical.isHidden()
         assert not light.findChildren(QLabel)[0].pixmap().isNull()
     light.show_provenance({"warnings": ()})
     assert light.isHidden()
+
+
+@pytest.mark.parametrize(("word", "positions"), [(SWAPPED, (2.0, 0.0)), (FLIPPED, (0.0, -2.0))])
+def test_positions_that_a_reason_proposes_are_a_button(qtbot, word, positions):
+    taken = []
+    light = QualityFlagSign(correct=taken.append, compare=print)
+    qtbot.addWidget(light)
+    reasons = [f"structures come out thin: {word}."]
+    settings = {"defocus_um": [0.0, 2.0]}
+    light.show_provenance(
+        {"quality_flag": "amber", "quality_reasons": reasons, "settings": settings}
+    )
+    assert not light.swap.isHidden() and light.classical.isHidden()
+    light.swap.click()
+    assert taken == [positions]
+
+
+def test_a_classical_answer_that_explains_it_better_is_a_button(qtbot):
+    taken = []
+    light = QualityFlagSign(correct=print, compare=lambda: taken.append(1))
+    qtbot.addWidget(light)
+    reasons = [BEATEN.format(1.4, 1.05)]
+    light.show_provenance({"quality_flag": "amber", "quality_reasons": reasons})
+    light.classical.click()
+    assert taken and light.swap.isHidden()
 
 
 def test_a_run_with_optics_shows_the_light_and_the_residual_where_the_image_lies(
@@ -39,7 +69,8 @@ def test_a_run_with_optics_shows_the_light_and_the_residual_where_the_image_lies
     finished(dock)
     assert dock.results.light.colour in ("amber", "red")
     provenance = plugin_metadata(viewer.layers["reconstruction of cell"])["provenance"]
-    assert dock.results.light.toolTip().splitlines() == list(provenance["quality_reasons"])
+    said = [as_sentences(in_words(reason)) for reason in provenance["quality_reasons"]]
+    assert dock.results.light.toolTip().splitlines() == said
     assert any("measured image" in reason for reason in provenance["quality_reasons"])
     for role in ("residual", "local chi-squared"):
         show_stored(viewer, dock.results.value(), role)

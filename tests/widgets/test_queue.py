@@ -1,4 +1,4 @@
-"""Files dropped on the dock are opened and reconstructed one after another.
+"""A file dropped on the dock is opened; several wait, and are reconstructed when Start is pressed.
 
 Each of them gets its own answer.
 """
@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import tifffile
-from dropping import drag_enter, drop
+from dropping import drag_enter, drop, enqueue
 from qtpy.QtCore import QMimeData, Qt, QUrl
 from qtpy.QtWidgets import QApplication, QFileDialog, QLineEdit, QWidget
 
@@ -33,12 +33,54 @@ def states(dock):
     return {row.text(0): row.state for row in dock.queue.view.rows}
 
 
-def test_a_dropped_file_is_opened_with_its_pixel_size_and_reconstructed_as_it_would_be_directly(
+def test_a_dropped_file_is_shown_chosen_and_waits_for_reconstruct(
+    viewer, measured, dock, write, worked_off
+):
+    viewer.add_image(**measured)
+    assert drop(dock, write("dropped.tif", pixel_um=None))
+    worked_off(dock)
+    assert dock.form.image.value() is viewer.layers["dropped"]
+    assert [layer.name for layer in viewer.layers] == ["cell", "dropped"]
+    assert dock.panel.message.text() == "Needed before a run: pixel size."
+    assert dock.queue.view.rows == [] and not dock.panel.run.isEnabled()
+    drop(dock, write("known.tif", pixel_um=0.08))
+    worked_off(dock)
+    assert dock.form.image.value() is viewer.layers["known"]
+    assert dock.panel.run.isEnabled() and dock.panel.message.text() == ""
+    dock.panel.run.click()
+    worked_off(dock)
+    np.testing.assert_allclose(viewer.layers["reconstruction of known"].scale, 0.04, rtol=1e-6)
+
+
+def test_several_dropped_files_wait_for_start(viewer, dock, write, worked_off):
+    drop(dock, write("a.tif"), write("b.tif"))
+    worked_off(dock)
+    assert set(states(dock).values()) == {State.WAITING}
+    assert len(viewer.layers) == 0
+    assert "2 images wait" in dock.panel.message.text()
+    dock.queue.view.start.click()
+    worked_off(dock)
+    assert set(states(dock).values()) == {State.DONE}
+
+
+def test_a_damaged_dropped_file_says_why_and_adds_no_layer(
+    viewer, dock, write, worked_off, monkeypatch
+):
+    monkeypatch.setattr("napari.utils.notifications.show_error", lambda _: None)
+    path = write("cut.tif")
+    path.write_bytes(path.read_bytes()[:-500])
+    drop(dock, path)
+    worked_off(dock)
+    assert "cut short" in dock.panel.message.text()
+    assert len(viewer.layers) == 0
+
+
+def test_a_listed_file_is_opened_with_its_pixel_size_and_reconstructed_as_it_would_be_directly(
     viewer, dock, write, worked_off
 ):
     path = write("cell.tif", pixel_um=0.08)
     assert dock.queue.view.list.isHidden()
-    assert drop(dock, path)
+    enqueue(dock, path)
     assert not dock.queue.view.list.isHidden()
     worked_off(dock)
     layer, result = viewer.layers["cell"], viewer.layers["reconstruction of cell"]
@@ -63,7 +105,7 @@ def test_a_folder_is_worked_off_in_natural_order_and_strays_are_named(
     for name in ("in/c10.tif", "in/c2.tif"):
         write(name)
     (tmp_path / "in" / "notes.txt").write_text("not an image")
-    drop(dock, tmp_path / "in")
+    enqueue(dock, tmp_path / "in")
     worked_off(dock)
     assert states(dock) == {"c2.tif": State.DONE, "c10.tif": State.DONE, "notes.txt": State.SKIPPED}
     stray = dock.queue.view.rows[-1]
@@ -82,7 +124,7 @@ def test_damaged_lost_and_constant_files_fail_with_words_and_the_others_go_on(
     cut.write_bytes(cut.read_bytes()[:-500])
     tifffile.imwrite(flat, np.zeros_like(spots))
     lost.unlink()
-    drop(dock, good, cut, lost, flat, last)
+    enqueue(dock, good, cut, lost, flat, last)
     worked_off(dock)
     assert list(states(dock).values()) == [
         State.DONE,
@@ -104,11 +146,11 @@ def test_damaged_lost_and_constant_files_fail_with_words_and_the_others_go_on(
 def test_optics_that_only_another_layer_told_are_not_taken_for_a_file(
     viewer, dock, write, worked_off
 ):
-    drop(dock, write("known.tif"), write("unknown.tif", pixel_um=None))
+    enqueue(dock, write("known.tif"), write("unknown.tif", pixel_um=None))
     worked_off(dock)
     assert dock.form.optics["pixel_um"].value() == pytest.approx(0.1)
     assert states(dock)["unknown.tif"] is State.FAILED
-    assert "the file does not say pixel size" in dock.queue.view.rows[1].detail
+    assert "The file does not say pixel size" in dock.queue.view.rows[1].detail
     assert "unknown" not in viewer.layers
     dock.form.optics["pixel_um"].setText("")
     dock.form.optics["pixel_um"].setText("0.1")  # the same number, but typed
@@ -121,7 +163,7 @@ def test_optics_that_only_another_layer_told_are_not_taken_for_a_file(
 
 def test_what_the_file_says_goes_before_the_form(viewer, dock, write, worked_off):
     dock.form.optics["pixel_um"].setText("0.3")
-    drop(dock, write("known.tif", pixel_um=0.1), write("unknown.tif", pixel_um=None))
+    enqueue(dock, write("known.tif", pixel_um=0.1), write("unknown.tif", pixel_um=None))
     worked_off(dock)
     pixels = [
         plugin_metadata(viewer.layers[f"reconstruction of {name}"])["provenance"]["settings"][
@@ -141,9 +183,9 @@ def test_cancel_stops_the_file_at_work_and_the_rest_and_start_goes_on(
 ):
     paths = [write(f"{name}.tif") for name in "abc"]
     dock.form.counts["samples"].setValue(100)
-    drop(dock, paths[0])
+    enqueue(dock, paths[0])
     dock.form.counts["samples"].setValue(2)
-    drop(dock, *paths[1:])  # appended; the settings are those that the queue began with
+    enqueue(dock, *paths[1:])  # appended; the settings are those that the queue began with
     qtbot.waitUntil(
         lambda: dock.panel.bar.value() > 2 and dock.panel.keep.isVisibleTo(dock.panel),
     )
@@ -163,7 +205,7 @@ def test_cancel_stops_the_file_at_work_and_the_rest_and_start_goes_on(
 def test_cancel_all_of_the_list_does_the_same_in_the_second_file(
     qtbot, viewer, dock, write, worked_off
 ):
-    drop(dock, *(write(f"{name}.tif") for name in "abc"))
+    enqueue(dock, *(write(f"{name}.tif") for name in "abc"))
     qtbot.waitUntil(lambda: states(dock)["b.tif"] is not State.WAITING)
     dock.queue.view.cancel.click()
     worked_off(dock)
@@ -171,12 +213,16 @@ def test_cancel_all_of_the_list_does_the_same_in_the_second_file(
     assert {layer.name.split()[-1] for layer in viewer.layers} == {"a"}
 
 
-def test_a_drop_while_a_run_is_on_waits_for_it(qtbot, viewer, measured, dock, write, worked_off):
+def test_a_drop_while_a_run_is_on_waits_in_the_list(
+    qtbot, viewer, measured, dock, write, worked_off
+):
     viewer.add_image(**measured)
     dock.form.counts["steps"].setValue(30)
     dock.start()
     drop(dock, write("later.tif"))
+    worked_off(dock)
     assert states(dock) == {"later.tif": State.WAITING}
+    dock.queue.view.start.click()
     worked_off(dock)
     assert states(dock) == {"later.tif": State.DONE}
     names = [layer.name for layer in viewer.layers]
@@ -190,7 +236,7 @@ def test_a_drop_while_a_run_is_on_waits_for_it(qtbot, viewer, measured, dock, wr
 
 def test_stop_and_keep_keeps_this_file_and_goes_on(qtbot, viewer, dock, write, worked_off):
     dock.form.counts["samples"].setValue(200)
-    drop(dock, write("a.tif"), write("b.tif"))
+    enqueue(dock, write("a.tif"), write("b.tif"))
     for name in ("a.tif", "b.tif"):
         qtbot.waitUntil(
             lambda name=name: states(dock)[name] is State.RUNNING and dock.panel.bar.value() > 20,
@@ -198,11 +244,11 @@ def test_stop_and_keep_keeps_this_file_and_goes_on(qtbot, viewer, dock, write, w
         dock.panel.keep.click()
         qtbot.waitUntil(lambda name=name: states(dock)[name] is State.DONE)
     worked_off(dock)
-    assert "stopped with" in dock.queue.view.rows[0].detail
+    assert "Stopped with" in dock.queue.view.rows[0].detail
 
 
 def test_a_queued_result_can_be_repeated(viewer, dock, write, worked_off):
-    drop(dock, write("a.tif"), write("b.tif"))
+    enqueue(dock, write("a.tif"), write("b.tif"))
     worked_off(dock)
     first = viewer.layers["reconstruction of a"].data.tobytes()
     dock.results.choose("a by tiny-widefield-x2")
@@ -235,7 +281,7 @@ def test_rows_go_with_the_delete_key_and_with_clear_but_not_the_one_at_work(
     qtbot, dock, write, worked_off
 ):
     dock.form.counts["samples"].setValue(100)
-    drop(dock, *(write(f"{name}.tif") for name in "abcd"))
+    enqueue(dock, *(write(f"{name}.tif") for name in "abcd"))
     view = dock.queue.view
     qtbot.waitUntil(lambda: view.rows[0].state is State.RUNNING)
     view.list.selectAll()
@@ -256,11 +302,11 @@ def test_files_can_be_chosen_without_a_mouse(dock, write, worked_off, monkeypatc
     monkeypatch.setattr(QFileDialog, "getOpenFileNames", lambda *_: ([str(path)], ""))
     dock.queue.view.add.click()
     worked_off(dock)
-    assert states(dock) == {"cell.tif": State.DONE}
+    assert dock.form.image.value().name == "cell"
 
 
 def test_nothing_of_a_finished_file_is_kept_but_its_layers(qtbot, viewer, dock, write, worked_off):
-    drop(dock, write("a.tif"), write("b.tif"))
+    enqueue(dock, write("a.tif"), write("b.tif"))
     worked_off(dock)
     pixels = [weakref.ref(viewer.layers[name].data) for name in ("a", "reconstruction of a")]
     for name in [layer.name for layer in viewer.layers if layer.name.endswith("a")]:
@@ -286,7 +332,7 @@ def test_closing_the_viewer_in_mid_queue_is_survived(
     viewer.window.add_dock_widget(dock)
     dock.form.model.set_value(str(tiny_widefield_model))
     dock.form.counts["samples"].setValue(500)
-    drop(dock, write("a.tif"), write("b.tif"))
+    enqueue(dock, write("a.tif"), write("b.tif"))
     qtbot.waitUntil(lambda: dock.panel.bar.value() > 2 and "a" in viewer.layers)
     viewer.close()
     WorkerBase.await_workers(600_000)
@@ -295,7 +341,7 @@ def test_closing_the_viewer_in_mid_queue_is_survived(
 
 
 def test_a_file_of_the_same_name_is_a_layer_of_its_own(viewer, dock, write, spots, worked_off):
-    drop(dock, write("one/cell.tif"), write("two/cell.tif", spots[::-1]))
+    enqueue(dock, write("one/cell.tif"), write("two/cell.tif", spots[::-1]))
     worked_off(dock)
     assert viewer.layers["cell [1]"].data[0].tobytes() == spots[-1].tobytes()
     request = replace(

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from dropping import drop
+from dropping import drop, enqueue
 from qtpy.QtWidgets import QApplication, QLineEdit
 
 from napari_cvdm.core.request import ReconstructionRequest
@@ -33,7 +33,7 @@ def test_two_files_are_the_two_planes_and_what_no_file_says_is_asked_for_first(
         write(f"cell_{name}.tif", plane, 0.2)
         for name, plane in zip(("below", "above"), planes, strict=True)
     ]
-    drop(phase_dock, *reversed(paths))
+    enqueue(phase_dock, *reversed(paths))
     assert states(phase_dock) == {"cell_below.tif + cell_above.tif": State.WAITING}
     assert "plane positions" in phase_dock.panel.message.text().lower()
     phase_dock.form.optics["defocus_um"].set_value((-1.0, 1.0))
@@ -51,7 +51,7 @@ def test_two_files_are_the_two_planes_and_what_no_file_says_is_asked_for_first(
 
 def test_two_files_of_two_planes_each_are_two_images(viewer, phase_dock, write, planes, worked_off):
     phase_dock.form.optics["defocus_um"].set_value((-1.0, 1.0))
-    drop(phase_dock, write("a.tif", planes, 0.2), write("b.tif", planes[:, ::-1], 0.2))
+    enqueue(phase_dock, write("a.tif", planes, 0.2), write("b.tif", planes[:, ::-1], 0.2))
     assert states(phase_dock) == {"a.tif + b.tif": State.WAITING} or phase_dock.panel.busy
     worked_off(phase_dock)
     assert states(phase_dock) == {"a.tif": State.DONE, "b.tif": State.DONE}
@@ -63,7 +63,7 @@ def test_the_command_of_a_queued_pair_names_both_files(
 ):
     phase_dock.form.optics["defocus_um"].set_value((-1.0, 1.0))
     paths = [write(f"cell_{number}.tif", plane, 0.2) for number, plane in enumerate(planes)]
-    drop(phase_dock, *paths)
+    enqueue(phase_dock, *paths)
     worked_off(phase_dock)
     phase_dock.results.command.click()
     worked_off(phase_dock)
@@ -79,7 +79,7 @@ def test_three_files_become_one_image_when_three_positions_are_typed(
 ):
     three = [*planes, planes[0, ::-1]]
     paths = [write(f"cell_z{number}.tif", plane, 0.2) for number, plane in enumerate(three)]
-    drop(phase_dock, *paths)
+    enqueue(phase_dock, *paths)
     assert len(states(phase_dock)) == 3
     first = phase_dock.form.positions.findChildren(QLineEdit)[0]
     first.setText("-1 0 1,5")
@@ -100,7 +100,7 @@ def test_a_dropped_stack_has_as_many_planes_as_positions(
 ):
     stack = np.stack([*planes, planes[0, ::-1]])
     phase_dock.form.optics["defocus_um"].set_value((-1.0, 1.0))
-    drop(phase_dock, write("cell.tif", stack, 0.2))
+    enqueue(phase_dock, write("cell.tif", stack, 0.2))
     worked_off(phase_dock)
     assert states(phase_dock) == {"cell.tif": State.FAILED}
     assert "one position for each plane of this stack" in phase_dock.queue.view.rows[0].detail
@@ -109,3 +109,26 @@ def test_a_dropped_stack_has_as_many_planes_as_positions(
     worked_off(phase_dock)
     assert states(phase_dock) == {"cell.tif": State.DONE}
     assert viewer.layers["reconstruction of cell"].data.shape == (48, 40)
+
+
+@pytest.mark.parametrize("names", [("below", "above"), ("z0", "z1")])
+def test_after_a_dropped_pair_the_form_is_ready_but_for_what_no_file_says(
+    viewer, write, planes, names, worked_off
+):
+    from napari_cvdm.widgets.reconstruct.reconstruct_widget import ReconstructWidget
+
+    dock = ReconstructWidget(viewer)
+    viewer.window.add_dock_widget(dock)
+    paths = [
+        write(f"cell_{name}.tif", plane, 0.2) for name, plane in zip(names, planes, strict=True)
+    ]
+    drop(dock, *paths)
+    worked_off(dock)
+    assert [layer.name for layer in viewer.layers] == [f"cell_{name}" for name in names]
+    assert dock.form.image.value() is viewer.layers[0]
+    assert dock.form.second.value() is viewer.layers[1]
+    assert dock.form.two_planes
+    assert dock.form.missing() == ("wavelength_um", "medium_index", "defocus_um")
+    assert dock.panel.message.text() == (
+        "Needed before a run: wavelength, medium index, plane positions."
+    )

@@ -188,9 +188,9 @@ def test_align_and_the_size_of_the_field_are_in_the_form(
     viewer.add_image(planes, scale=(1, 0.2, 0.2), units=("um",) * 3)
     dock = open_dock(tiny_phase_model)
     height, width = planes.shape[-2:]
-    assert f"{width * 0.2:.4g} x {height * 0.2:.4g} um" in dock.form.field.text()
+    assert f"{width * 0.2:.3g} x {height * 0.2:.3g} µm" in dock.form.field.text()
     dock.form.optics["pixel_um"].setText("0.4")
-    assert f"{width * 0.4:.4g} x {height * 0.4:.4g} um" in dock.form.field.text()
+    assert f"{width * 0.4:.3g} x {height * 0.4:.3g} µm" in dock.form.field.text()
     assert dock.form.settings()["align"] == "off"
     dock.form.words["align"].setCurrentText("auto")
     assert dock.form.settings()["align"] == "auto"
@@ -291,3 +291,52 @@ def test_a_field_says_where_its_value_comes_from(
     dock.form.image.set_value(viewer.layers["cell"])
     assert (optics["medium_index"].value(), optics["wavelength_um"].value()) == (1.515, 0.52)
     assert "From the layer: OME-XML of cell.ome.tif." in optics["wavelength_um"].toolTip()
+
+
+def test_a_typed_pixel_size_places_the_result_and_can_scale_the_layer(
+    viewer, spots, open_dock, finished, tiny_widefield_model
+):
+    layer = viewer.add_image(spots, name="cell", translate=(3.0, 4.0))
+    dock = open_dock(tiny_widefield_model)
+    assert dock.form.scale.isHidden()
+    dock.form.optics["pixel_um"].setText("0.1")
+    assert not dock.form.scale.isHidden()
+    dock.start()
+    finished(dock)
+    result = viewer.layers["reconstruction of cell"]
+    np.testing.assert_allclose(result.scale, 0.05)
+    assert [f"{unit:~}" for unit in result.units] == ["µm", "µm"]
+    dock.form.scale.click()
+    np.testing.assert_allclose(layer.scale, 0.1)
+    np.testing.assert_allclose(layer.translate, (0.3, 0.4))
+    assert viewer.layers.units is not None
+    assert dock.form.scale.isHidden() and dock.form.settings()["pixel_um"] == 0.1
+    fine = (np.array((7, 9)) + 0.5) * 2 - 0.5
+    np.testing.assert_allclose(result.data_to_world(fine), layer.data_to_world((7, 9)))
+
+
+def test_both_planes_are_scaled(viewer, planes, open_dock, tiny_phase_model):
+    layers = [viewer.add_image(plane, name=str(n)) for n, plane in enumerate(planes)]
+    dock = open_dock(tiny_phase_model)
+    dock.form.optics["pixel_um"].setText("0.2")
+    dock.form.scale.click()
+    for layer in layers:
+        np.testing.assert_allclose(layer.scale, 0.2)
+
+
+def test_pixels_that_are_not_square_are_named(viewer, spots, open_dock, tiny_widefield_model):
+    viewer.add_image(spots, scale=(0.1, 0.2), units=("um", "um"), name="cell")
+    dock = open_dock(tiny_widefield_model)
+    assert "0.2 x 0.1 µm, and they must be square" in dock.form.field.text()
+
+
+@pytest.mark.parametrize("theme", ["dark", "light"])
+def test_a_fold_looks_like_a_button(viewer, open_dock, tiny_widefield_model, theme):
+    viewer.theme = theme
+    dock = open_dock(tiny_widefield_model)
+    for fold in (dock.form.about, dock.form.more):
+        button = fold.toggleButton()
+        image = button.grab().toImage()
+        edge = image.pixelColor(image.width() // 2, 0)
+        assert edge != image.pixelColor(image.width() // 2, image.height() // 4)
+    viewer.theme = "dark"

@@ -18,8 +18,14 @@ from napari_cvdm.core.request import RequestError
 from napari_cvdm.io import write_image
 from napari_cvdm.models.bundle import add_model
 from napari_cvdm.models.checkpoint import CARD, load_checkpoint
-from napari_cvdm.training.fine_tuning import RECIPE, SOLVED_PLAN
-from napari_cvdm.training.health import FAILURES
+from napari_cvdm.training.fine_tuning import PRESETS_MIN, RECIPE, SOLVED_PLAN
+from napari_cvdm.training.health import (
+    FAILURES,
+    SCHEDULE_FAILURES,
+    SPREAD_FAILURES,
+    Finding,
+)
+from napari_cvdm.training.loop import TrainStep
 from napari_cvdm.training.pairs import Arrays, BioSR
 from napari_cvdm.training.recipe import read_recipe
 from napari_cvdm.training.state import STATE, load_state
@@ -27,7 +33,7 @@ from napari_cvdm.widgets.layers.layer_data import plugin_metadata
 from napari_cvdm.widgets.reconstruct.reconstruct_widget import ReconstructWidget
 from napari_cvdm.widgets.train.pair_source import ARRAYS, BIOSR, CLEAN, FOLDERS, LAYERS, MICROSCOPE
 from napari_cvdm.widgets.train.train_form import OWN_STEPS
-from napari_cvdm.widgets.train.train_progress import ROLE
+from napari_cvdm.widgets.train.train_progress import ROLE, looked_for
 from napari_cvdm.widgets.train.train_widget import TrainWidget
 
 
@@ -327,7 +333,61 @@ def test_pairs_that_are_shifted_light_the_light_and_leave_nothing(
 
 
 def test_every_failure_has_a_light(dock):
-    assert tuple(dock.progress.lights.lights) == FAILURES
+    assert tuple(dock.progress.lights.lights) == tuple(FAILURES)
+
+
+def test_a_light_is_grey_until_somebody_has_looked_and_then_says_what_is_so(dock):
+    lights = dock.progress.lights
+    assert all(light.is_grey for light in lights.lights.values())
+    lights.show_findings([], {"overfitting"})
+    light = lights.lights["overfitting"]
+    assert (light.text(), light.is_grey) == ("no overfitting", False)
+    assert sum(not light.is_grey for light in lights.lights.values()) == 1
+    found = Finding(name="overfitting", value=1.1, threshold=1.03, advice="Stop here.")
+    lights.show_findings([found], {"overfitting", "exploding gradients"})
+    assert light.text() == "overfitting"
+    assert lights.lights["exploding gradients"].text() == "gradients stable"
+    lights.forget()
+    assert all(light.is_grey for light in lights.lights.values())
+
+
+@pytest.mark.parametrize(
+    ("stage", "scored", "scheduled", "looked"),
+    [
+        ("mean", False, False, set()),
+        ("mean", True, False, {"overfitting"}),
+        ("diffusion", False, True, set(SCHEDULE_FAILURES)),
+        ("diffusion", True, True, {"overfitting", *SCHEDULE_FAILURES, *SPREAD_FAILURES}),
+    ],
+)
+def test_a_step_tells_what_was_looked_for(stage, scored, scheduled, looked):
+    step = TrainStep(
+        stage=stage,
+        step=1,
+        total=2,
+        score=object() if scored else None,
+        schedule=object() if scheduled else None,
+        preview=lambda number: None,
+    )
+    assert looked_for(step) - {"exploding gradients", "data wrong"} == looked
+
+
+def test_two_minutes_are_a_time_to_choose(dock):
+    minutes = [PRESETS_MIN.get(dock.form.time.itemText(n)) for n in range(dock.form.time.count())]
+    assert 2.0 in minutes and minutes[0] == 10.0
+
+
+def test_what_is_prepared_is_said_before_the_first_step(dock, qtbot):
+    said = []
+    dock.panel.start.click()
+    dock.run.progressed.connect(lambda progress: said.append(progress.stage))
+    wait(qtbot, dock)
+    before = said[: next(n for n, stage in enumerate(said) if "/" in stage)]
+    assert {
+        "preparing held-out fields",
+        "scoring the model to start from",
+        "preparing the first images",
+    } <= set(before)
 
 
 def test_what_is_missing_is_named_and_nothing_starts(viewer, tiny_widefield_model):
@@ -482,7 +542,7 @@ def test_use_opens_reconstruct_with_the_model(dock, own_models, viewer, qtbot, m
     dock.panel.start.click()
     wait(qtbot, dock)
     opened = ReconstructWidget(viewer)
-    monkeypatch.setattr(train_widget, "open_reconstruct", lambda _: opened)
+    monkeypatch.setattr(train_widget, "open_reconstruct", lambda _, act: act(opened))
     dock.result.use.click()
     assert Path(opened.form.model.value()) == own_models / "mine"
     viewer.window.add_dock_widget(opened)

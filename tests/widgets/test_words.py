@@ -14,7 +14,10 @@ MESSAGES = {
     "condenser_na is not known; a widefield PSF needs it. Give it with --na, for example 1.4.": (
         "Condenser NA is not known; a widefield PSF needs it. Fill it in."
     ),
-    "give fewer axes, or leave --keep-samples out.": "give fewer axes, or leave keep samples out.",
+    "give fewer axes, or leave --keep-samples out.": "Give fewer axes, or leave keep samples out.",
+    "stopped with 1 of 8 samples. the planes fit.": "Stopped with 1 of 8 samples. The planes fit.",
+    "cell.tif: is cut short. give 1 samples.": "cell.tif: is cut short. Give 1 sample.",
+    "all 11 samples are alike": "All 11 samples are alike",
     "cell.tif: the image is constant.": "cell.tif: the image is constant.",
     "movie: frame 3 was skipped.": "movie: frame 3 was skipped.",
     "defocus_um has 1 of 2 values.": "Plane positions has 1 of 2 values.",

@@ -1,6 +1,6 @@
 """Warnings about mistakes in the acquisition of defocused planes."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,8 @@ from napari_cvdm.inversion.gauss_newton import weighted_squares
 from napari_cvdm.tasks.phase_inversion import fit_surrounded
 
 OTHER_EXPOSURE = 0.2
+# What a window knows the sentences by, to offer the other positions.
+SWAPPED, FLIPPED = "the planes may be swapped", "the sign of dz may be flipped"
 FEW_CLIPPED = 1e-4
 MOST_ELECTRONS = 1e6  # the deepest wells hold a third of it
 Found = Mapping[str, Any]
@@ -82,7 +84,7 @@ def sign_sentence(found: Found) -> str:
         return ""
     return (
         f"structures come out {-found['sign_rad']:.2g} rad below their surroundings, but cells are "
-        "denser than their medium: the sign of dz may be flipped. If it is, reverse the sign of "
+        f"denser than their medium: {FLIPPED}. If it is, reverse the sign of "
         "all positions in defocus_um."
     )
 
@@ -171,7 +173,7 @@ def order_sentence(fit: Fit, plan: Plan) -> str:
         return ""
     return (
         "the planes fit the positions in reversed order better (log-evidence "
-        f"{reversed_order - as_given:+.2g} for each pixel): the planes may be swapped. Try "
+        f"{reversed_order - as_given:+.2g} for each pixel): {SWAPPED}. Try "
         f"--defocus-um {' '.join(f'{z:g}' for z in reverse_positions(given))}."
     )
 
@@ -188,6 +190,14 @@ def reverse_positions(given: Sequence[float]) -> tuple[float, ...]:
     """The highest position for the plane that had the lowest, and so on."""
     rank = np.argsort(np.argsort(given))
     return tuple(np.sort(given)[::-1][rank].tolist())
+
+
+def corrected_positions(reasons: Iterable[str], given: Sequence[float]) -> tuple[float, ...] | None:
+    """The positions [um] that reasons for a flag propose; None without such a reason."""
+    said = " ".join(reasons)
+    if SWAPPED in said:
+        return reverse_positions(given)
+    return tuple(-position for position in given) if FLIPPED in said else None
 
 
 def most_contrast(fit: Fit) -> tuple[Tensor, Tensor]:

@@ -22,15 +22,17 @@ from napari_cvdm.tasks import NetworkInput
 from napari_cvdm.tasks.phase_posterior import PhasePosterior
 
 Colour = Literal["green", "amber", "red"]
-NOTHING_FOUND = "Nothing found that speaks against it."
+NOTHING_FOUND = "It explains the measured image, and nothing speaks against it."
 # Share of the structure above noise that is left over. A good phase (0.026 of 2 rad wrong) leaves
 # 0.38: fine detail counts most between two planes.
 LARGEST_SHARE = 0.5
 PIXEL_TOLERANCE = 0.01
 BEATEN = (
-    "the deconvolution alone explains the measured image better (chi-squared {1:.2f}, the result "
-    "{0:.2f}): compare the two."
+    "The classical answer (deconvolution) explains the measured image better (chi-squared {1:.2f}, "
+    "the result {0:.2f}): compare the two."
 )
+CLASSICAL = BEATEN.split(" (")[0]  # what a window knows the sentence by
+UNQUANTIFIED = "Not for quantification: "
 # Share of the frame within 0.05 rad of one phase. Simulated cells have 0.65, a texture of 1.5 rad
 # has 0.13.
 LEAST_BACKGROUND = 0.25
@@ -97,7 +99,7 @@ def contradicted(plan: Plan) -> tuple[str, ...]:
     given, said = plan.pixel_um, plan.image.pixel_um
     if given is None or said is None or abs(given / said - 1) <= PIXEL_TOLERANCE:
         return ()
-    return (f"pixel_um was given as {given:.4g}, but the image says {said:.4g}.",)
+    return (f"pixel_um was given as {given:.3g}, but the image says {said:.3g}.",)
 
 
 def unexplained(check: ForwardCheck) -> tuple[str, ...]:
@@ -119,34 +121,39 @@ def quality_flag(
     grave : sequence of str
         Reasons that forbid quantification.
     guesses : sequence of str
-        What had to be guessed; it forbids quantification too, but nothing was found to be wrong.
+        What had to be guessed. It forbids quantification, but it does not change the colour.
     warnings : sequence of str
         Other reasons to doubt.
 
     Returns
     -------
     QualityFlag
-        Red with a grave reason. Else amber with a guess, a warning, or a check that failed or was
-        not possible. Else green.
+        Red with a grave reason. Else amber with a warning, or a check that failed or was not
+        possible. Else green.
     """
     grave = [*grave, *unexplained(check)]
     checked = [] if check.explained else [check.verdict]
     checked += [BEATEN.format(check.chi2, check.estimate_chi2)] if check.beaten else []
-    doubts = [*warnings, *checked, *(f"not for quantification: {guess}" for guess in guesses)]
+    doubts = [*warnings, *checked]
+    guessed_values = tuple(UNQUANTIFIED + guess for guess in guesses)
     good = [check.verdict] if check.explained else []  # said last, whatever else was found
     because = (*grave, *guesses)
     if grave:
         return QualityFlag(
             colour="red",
-            reasons=(*(f"not for quantification: {reason}" for reason in grave), *doubts, *good),
+            reasons=(*(UNQUANTIFIED + one for one in grave), *doubts, *guessed_values, *good),
             not_quantitative_because=because,
         )
     if doubts:
         return QualityFlag(
-            colour="amber", reasons=(*doubts, *good), not_quantitative_because=because
+            colour="amber",
+            reasons=(*doubts, *guessed_values, *good),
+            not_quantitative_because=because,
         )
     return QualityFlag(
-        colour="green", reasons=(NOTHING_FOUND, check.verdict), not_quantitative_because=()
+        colour="green",
+        reasons=(NOTHING_FOUND, *guessed_values, check.verdict),
+        not_quantitative_because=because,
     )
 
 

@@ -75,7 +75,7 @@ def outside(card: ModelCard, name: str, value: float) -> str:
     """The sentence that says it."""
     low, high = card.optics[name]
     return (
-        f"{MEANING.get(name, name)} is {value:.4g}, outside the {low:g} to {high:g} that "
+        f"{MEANING.get(name, name)} is {value:.3g}, outside the {low:g} to {high:g} that "
         f"{card.name} was trained for; do not quantify this result."
     )
 
@@ -103,10 +103,9 @@ def field_text(shape: tuple[int, ...], pixel_um: float) -> str:
         (..., Y, X) of the image.
     """
     height, width = shape[-2:]
-    return (
-        f"the field is {width * pixel_um:.4g} x {height * pixel_um:.4g} um ({width} x {height} px "
-        f"of {pixel_um:g} um)"
-    )
+    # Three digits, and no powers of ten: 1330, not 1.33e+03.
+    sides = (f"{float(f'{side * pixel_um:.3g}'):g}" for side in (width, height))
+    return f"the field is {' x '.join(sides)} um ({width} x {height} px of {pixel_um:.3g} um)"
 
 
 def far_from_training(optics: StatedOptics, card: ModelCard) -> bool:

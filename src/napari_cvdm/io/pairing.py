@@ -52,16 +52,17 @@ class Sorted:
     strays: tuple[UnmatchedFile, ...]
 
 
-def sort_paths(paths: Iterable[str | Path], planes: int) -> Sorted:
+def sort_paths(paths: Iterable[str | Path], planes: int, *, by_name: bool = False) -> Sorted:
     """Find the images among files and folders.
 
     Of a folder, the files directly in it are taken, except those with a name that begins with a
     dot. If an image has two planes or more, files are put together by `PLANES_RULE`; one without a
-    partner stands alone, since it may hold all planes.
+    partner stands alone, since it may hold all planes. `by_name` puts files together for their
+    names only, and not because there are as many as planes.
     """
     found = list(chain.from_iterable(_inside(Path(path)) for path in dict.fromkeys(paths)))
     files = _natural(dict.fromkeys(path for path in found if isinstance(path, Path)))
-    images = _images(files, planes) if planes > 1 else [(file,) for file in files]
+    images = _images(files, planes, by_name) if planes > 1 else [(file,) for file in files]
     return Sorted(
         entries=tuple(ImageEntry(files=image) for image in images),
         strays=tuple(dict.fromkeys(one for one in found if isinstance(one, UnmatchedFile))),
@@ -119,7 +120,7 @@ def _natural(paths: Iterable[Path]) -> list[Path]:
     return [Path(text) for text in tifffile.natural_sorted([str(path) for path in paths])]
 
 
-def _images(files: Sequence[Path], planes: int) -> Iterable[tuple[Path, ...]]:
+def _images(files: Sequence[Path], planes: int, by_name: bool) -> Iterable[tuple[Path, ...]]:
     """The planes of one image where the first of its files stands, the other files alone."""
     groups: dict[tuple[Path, str, str], dict[str, Path]] = {}
     for file in files:
@@ -136,6 +137,6 @@ def _images(files: Sequence[Path], planes: int) -> Iterable[tuple[Path, ...]]:
             if len(endings) == planes and set(group) == set(endings):
                 image = tuple(group[ending] for ending in endings)
                 partners.update(dict.fromkeys(image, image))
-    if len(files) == planes and not partners:
+    if len(files) == planes and not partners and not by_name:
         return [tuple(files)]
     return dict.fromkeys(partners.get(file, (file,)) for file in files)

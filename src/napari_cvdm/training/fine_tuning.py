@@ -28,7 +28,12 @@ from napari_cvdm.training.validation import Validation
 
 RECIPE = "recipe.toml"
 PAIRS = "pairs"
-PRESETS_MIN = {"minutes (10 min)": 10.0, "an hour": 60.0, "overnight (8 h)": 480.0}
+PRESETS_MIN = {
+    "ten minutes": 10.0,
+    "a first look (two minutes)": 2.0,
+    "an hour": 60.0,
+    "overnight (8 h)": 480.0,
+}
 # Factor for the learning rate that the model was made with. Its weights should be adapted, not
 # replaced.
 LOWERED = 0.25

@@ -25,18 +25,24 @@ OVERFITTED = 1.03  # times the best score
 COLLAPSED, SCATTERED = 0.2, 2.5  # spread over error
 MANY_SKIPPED = 0.01  # of the steps
 CURVE_POINTS = 400
-FAILURES = (
-    "degenerate schedule",
-    "prior not reached",
-    "schedule too sharp",
-    "schedule too smooth",
-    "exploding gradients",
-    "overfitting",
-    "posterior collapse",
-    "posterior too wide",
-    "data wrong",
-)
-"""Every name that a finding may have."""
+SCHEDULE_FAILURES = {
+    "degenerate schedule": "schedule uses all times",
+    "prior not reached": "prior reached",
+    "schedule too sharp": "schedule not too sharp",
+    "schedule too smooth": "schedule not too smooth",
+}
+SPREAD_FAILURES = {
+    "posterior collapse": "no posterior collapse",
+    "posterior too wide": "posterior not too wide",
+}
+FAILURES = {
+    **SCHEDULE_FAILURES,
+    "exploding gradients": "gradients stable",
+    "overfitting": "no overfitting",
+    **SPREAD_FAILURES,
+    "data wrong": "data in order",
+}
+"""Every name that a finding may have, and what is so where it was looked for and not found."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from napari_cvdm.core.request import TrainRequest
-from napari_cvdm.core.result import Stop
+from napari_cvdm.core.result import Progress, Stop
 from napari_cvdm.models.checkpoint import ModelCard
 from napari_cvdm.training.health import Finding
 from napari_cvdm.training.recipe import read_recipe
@@ -93,8 +93,15 @@ class Trained:
         )
 
 
-def train(request: TrainRequest) -> Generator[TrainStep, Stop | None, Trained]:
+def train(
+    request: TrainRequest, said: Callable[[Progress], object] = lambda progress: None
+) -> Generator[TrainStep, Stop | None, Trained]:
     """Train the model of a recipe.
+
+    Parameters
+    ----------
+    said : callable
+        Takes what is being prepared before the first step, in the thread that iterates.
 
     Yields
     ------
@@ -112,7 +119,7 @@ def train(request: TrainRequest) -> Generator[TrainStep, Stop | None, Trained]:
     """
     recipe = read_recipe(request.recipe)
     resumed = load_state(Path(request.out), recipe.fingerprint) if request.resume else None
-    with closing(Session(request, recipe, resumed)) as session:
+    with closing(Session(request, recipe, resumed, said)) as session:
         for stage in session.stages:
             if resumed is None or resumed.stage == stage.name:
                 yield from run_stage(session, stage, resumed)

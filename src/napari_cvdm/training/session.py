@@ -1,6 +1,6 @@
 """Everything that a training works with: network, data, held-out fields, log and folder."""
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from copy import deepcopy
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from napari_cvdm.core.request import TrainRequest
+from napari_cvdm.core.result import Progress
 from napari_cvdm.io.atomic import LEFTOVERS_BELOW, clear_leftovers, sole_writer
 from napari_cvdm.models.checkpoint import ModelCard, save_checkpoint
 from napari_cvdm.models.cvdm import CVDM
@@ -55,9 +56,13 @@ class Session:
     """
 
     def __init__(
-        self, request: TrainRequest, recipe: Recipe, resumed: TrainingState | None
+        self,
+        request: TrainRequest,
+        recipe: Recipe,
+        resumed: TrainingState | None,
+        said: Callable[[Progress], object] = lambda progress: None,
     ) -> None:
-        plan = recipe.plan
+        plan, self._said = recipe.plan, said
         self.recipe, self._recipe_path, self._out = recipe, request.recipe, Path(request.out)
         self._processes = Processes(request.device, plan.precision, plan.accumulate, plan.batch)
         self.network = channels_last(first_network(recipe), self._processes.device)
@@ -73,10 +78,15 @@ class Session:
             foreground=plan.foreground,
             blank=plan.blank,
         )
-        self._held_out = [make() for make in split.held_out] if recipe.validation.every else []
+        held_out = split.held_out if recipe.validation.every else ()
+        self._held_out = []
+        for number, make in enumerate(held_out):
+            said(Progress(stage="preparing held-out fields", done=number, total=len(held_out)))
+            self._held_out.append(make())
         self.offset = 0
         self.start: Score | None = None
         if recipe.start is not None and self._held_out:
+            said(Progress(stage="scoring the model to start from", done=0, total=0))
             self.start = (
                 self._score(self.network) if resumed is None else Score(**resumed.progress["start"])
             )
@@ -101,12 +111,15 @@ class Session:
             self.network.residual_scale.copy_(measure_residual_scale(self.network, batches))
         run = StageRun(stage, self.network, self.recipe.plan, self._processes, resumed)
         if resumed is None and self.start is not None:
-            self.look(run)  # the first weights may be the best
+            # The first weights may be the best. Those of the first stage have their score already.
+            first = stage is self.stages[0]
+            run.look(_criterion(run, self.start if first else self._score(run.averaged())))
         return run
 
     def batches(self, first: int, steps: int) -> Generator[Parts, None, None]:
         """The parts of each step's batch for this process; the next ones are made in advance."""
         with ThreadPoolExecutor(max_workers=1, thread_name_prefix="training data") as ahead:
+            self._said(Progress(stage="preparing the first images", done=0, total=0))
             coming = self._begin_parts(ahead, first, steps)
             for step in range(first, steps):
                 parts = coming.result() if coming is not None else self._parts(step)

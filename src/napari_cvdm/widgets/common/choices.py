@@ -1,6 +1,6 @@
 """Boxes that offer what a viewer holds at the moment, and the models that are there."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from threading import Event
@@ -9,12 +9,29 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from qtpy.QtCore import Signal
 from qtpy.QtGui import QFocusEvent
-from qtpy.QtWidgets import QComboBox, QFileDialog, QHBoxLayout, QWidget
+from qtpy.QtWidgets import (
+    QComboBox,
+    QFileDialog,
+    QHBoxLayout,
+    QInputDialog,
+    QMenu,
+    QToolButton,
+    QWidget,
+)
 from superqt.utils import signals_blocked
 
+from napari_cvdm.core.request import RequestError
 from napari_cvdm.io import sha256_of
 from napari_cvdm.widgets.common.fields import browse_button, limit_width
-from napari_cvdm.widgets.common.preferences import own_models
+from napari_cvdm.widgets.common.preferences import (
+    PRESET_HELP,
+    own_models,
+    preferred,
+    read_presets,
+    remember,
+    save_preset,
+    write_presets,
+)
 from napari_cvdm.widgets.common.worker import listen, when_gone
 from napari_cvdm.widgets.layers.layer_data import is_measurement, read_layer
 from napari_cvdm.widgets.layers.placement import MOST_PLANES
@@ -28,6 +45,7 @@ if TYPE_CHECKING:
     from napari_cvdm.tasks.task import Background
 
 WORDS = ("auto", "none")
+NO_PRESET = "none"
 MOST_PIXELS = 1 << 25
 
 
@@ -56,6 +74,8 @@ class ChoiceItem:
 class ChoiceBox(QComboBox):
     """What can be chosen among the layers of a viewer, kept up to date.
 
+    `changed` tells that something else is chosen, `listed` that the choices were listed again.
+
     Parameters
     ----------
     viewer : Viewer
@@ -64,6 +84,7 @@ class ChoiceBox(QComboBox):
     """
 
     changed = Signal()
+    listed = Signal()
 
     def __init__(self, viewer: "Viewer", entries: Callable[[], Sequence[ChoiceItem]]) -> None:
         super().__init__()
@@ -101,6 +122,7 @@ class ChoiceBox(QComboBox):
             self.setCurrentIndex((same or preferred or [0 if self._entries else -1])[0])
         if self.value() != before:
             self.changed.emit()
+        self.listed.emit()
 
     def _chosen(self) -> ChoiceItem | None:
         index = self.currentIndex()
@@ -254,7 +276,7 @@ def _shows(layer: "Image", fingerprint: str) -> bool:
         return False
 
 
-class _OpenedBox(QComboBox):
+class OpenedBox(QComboBox):
     """A box that tells when it is about to be looked into."""
 
     opening = Signal()
@@ -274,7 +296,12 @@ class ModelChoice(QWidget):
     """Shipped models, the user's own, and any checkpoint folder.
 
     The chosen model is a name or a path, as in `ReconstructionRequest`. The widget reads its card,
-    but not its weights.
+    but not its weights. It begins with the model that the user chose last.
+
+    Attributes
+    ----------
+    by_hand : bool
+        Whether the model was chosen, and not only suggested.
     """
 
     changed = Signal()
@@ -283,7 +310,8 @@ class ModelChoice(QWidget):
     def __init__(self) -> None:
         super().__init__()
         self._cards: dict[str, ModelCard] = {}
-        self._box = _OpenedBox()
+        self.by_hand = False
+        self._box = OpenedBox()
         limit_width(self._box)
         self._folder = browse_button(
             self,
@@ -296,8 +324,10 @@ class ModelChoice(QWidget):
         layout.addWidget(self._folder)
         self.setFocusProxy(self._box)
         self.refresh()
+        self.suggest()
         self._box.opening.connect(self.refresh)
         self._box.currentIndexChanged.connect(self._on_chosen)
+        self._box.activated.connect(self._on_picked)
         self._folder.clicked.connect(self._ask_folder)
         self._on_chosen()
 
@@ -312,6 +342,21 @@ class ModelChoice(QWidget):
     def _add(self, model: str, card: "ModelCard") -> None:
         self._cards[model] = card
         self._box.addItem(card.name, model)
+
+    def suggest(
+        self, fits: "Callable[[ModelCard], bool]" = lambda card: True, named: str = ""
+    ) -> None:
+        """Choose the model `named`, else one that fits, unless the user has chosen one.
+
+        Of those that fit, the one that the user chose last comes first, then the present one.
+        """
+        if self.by_hand:
+            return
+        fitting = [model for model, card in self._cards.items() if fits(card)]
+        wanted = [named] if named in self._cards else []
+        wanted += [one for one in (preferred("model"), self.value(), *fitting) if one in fitting]
+        if wanted:
+            self._box.setCurrentIndex(self._box.findData(wanted[0]))
 
     def set_value(self, model: str) -> None:
         """Choose a model by name, or by its checkpoint folder.
@@ -328,7 +373,13 @@ class ModelChoice(QWidget):
             card = read_card(model)
             task_of(card)
             self._add(model, card)
+        self.by_hand = True
         self._box.setCurrentIndex(self._box.findData(model))
+
+    def _on_picked(self) -> None:
+        """The user has picked a model, now and for the docks to come."""
+        self.by_hand = True
+        remember("model", self.value() or "")
 
     def _ask_folder(self) -> None:
         folder = QFileDialog.getExistingDirectory(
@@ -339,6 +390,8 @@ class ModelChoice(QWidget):
                 self.set_value(folder)
             except ValueError as error:
                 self.refused.emit(str(error))
+            else:
+                self._on_picked()
 
     def _on_chosen(self) -> None:
         card = self.card()
@@ -352,6 +405,123 @@ class ModelChoice(QWidget):
     def card(self) -> "ModelCard | None":
         """Card of the chosen model."""
         return self._cards.get(self.value() or "")
+
+
+class PresetChoice(QWidget):
+    """The microscopes that the user saved, in all docks the same.
+
+    Parameters
+    ----------
+    shown : callable
+        () -> what the form shows now, by request name: what is saved under a new name.
+    """
+
+    changed = Signal()
+    refused = Signal(str)
+
+    def __init__(self, shown: Callable[[], Mapping[str, Any]]) -> None:
+        super().__init__()
+        self._shown, self._presets = shown, dict[str, dict[str, Any]]()
+        self._filled: dict[str, Any] = {}
+        self._box = OpenedBox()
+        limit_width(self._box)
+        self._box.setToolTip(PRESET_HELP)
+        menu = QMenu(self)
+        self.save = menu.addAction("Save…", self._ask)
+        self.remove = menu.addAction("Remove", self._on_remove)
+        more = QToolButton()
+        more.setText("⋯")
+        more.setToolTip("Save the fields below under a name, or forget the chosen microscope.")
+        more.setMenu(menu)
+        more.setPopupMode(QToolButton.ToolButtonPopupMode.InstantPopup)
+        row = QHBoxLayout(self)
+        row.setContentsMargins(0, 0, 0, 0)
+        row.addWidget(self._box, 1)
+        row.addWidget(more)
+        self.setFocusProxy(self._box)
+        self.refresh()
+        self._box.opening.connect(self.refresh)
+        self._box.currentIndexChanged.connect(self._on_chosen)
+
+    def refresh(self) -> None:
+        """Offer what is in the file now; the chosen microscope stays chosen while it is there."""
+        chosen = self._box.currentText()
+        try:
+            self._presets = read_presets()
+        except RequestError as error:
+            self._presets = {}
+            self.refused.emit(str(error))
+        with signals_blocked(self._box):
+            self._box.clear()
+            self._box.addItems([NO_PRESET, *self._presets])
+            self._box.setCurrentText(chosen if chosen in self._presets else NO_PRESET)
+        self.remove.setEnabled(bool(self.value()))
+
+    def value(self) -> dict[str, Any]:
+        """Optics of the chosen microscope by request name; empty without one."""
+        return self._presets.get(self._box.currentText(), {})
+
+    def fill(self, fields: Mapping[str, Any], told: Mapping[str, Any]) -> tuple[str, ...]:
+        """Fill in the chosen microscope where nothing was typed; values of an earlier one go.
+
+        Parameters
+        ----------
+        fields : mapping of str to OptionalNumber or OptionalNumbers
+        told : mapping
+            What stands in fields that a layer filled, by name.
+
+        Returns
+        -------
+        tuple of str
+            Names of the fields that were filled.
+        """
+        preset, filled, self._filled = self.value(), self._filled, {}
+        for name, field in fields.items():
+            ours = name in filled and field.typed == filled[name]
+            free = ours or not any(field.typed) or (name in told and field.typed == told[name])
+            if free and (name in preset or ours):
+                with signals_blocked(field):
+                    field.set_value(preset.get(name))
+                self._filled |= {name: field.typed} if name in preset else {}
+        return tuple(self._filled)
+
+    def set_value(self, name: str) -> None:
+        """Choose a microscope by its name; one that is not there changes nothing."""
+        if name in self._presets:
+            self._box.setCurrentText(name)
+
+    def _on_chosen(self) -> None:
+        self.remove.setEnabled(bool(self.value()))
+        self.changed.emit()
+
+    def save_as(self, name: str) -> None:
+        """Keep what the form shows under a name, and choose it."""
+        try:
+            save_preset(name, self._shown())
+        except ValueError as error:
+            self.refused.emit(str(error))
+            return
+        self.refresh()
+        self.set_value(name)
+
+    def _ask(self) -> None:
+        name, given = QInputDialog.getText(
+            self, "Save the microscope", "Name, such as 63x 1.4 GFP:", text=self._proposed()
+        )
+        if given and name.strip():
+            self.save_as(name.strip())
+
+    def _proposed(self) -> str:
+        return self._box.currentText() if self.value() else ""
+
+    def _on_remove(self) -> None:
+        chosen = self._box.currentText()
+        try:
+            write_presets({name: one for name, one in read_presets().items() if name != chosen})
+        except ValueError as error:
+            self.refused.emit(str(error))
+        self.refresh()
+        self.changed.emit()
 
 
 def card_text(card: "ModelCard") -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from qtpy.QtCore import Qt, QTimer, Signal
-from qtpy.QtGui import QKeySequence, QShowEvent
+from qtpy.QtGui import QColor, QIcon, QKeySequence, QPainter, QPixmap, QShowEvent
 from qtpy.QtWidgets import (
     QAbstractButton,
     QComboBox,
@@ -37,6 +37,12 @@ from napari_cvdm.io.read import read_psf
 NUMBERS_A_ROW = 4
 NARROWEST_PX = 60
 USUAL_LETTERS = 16
+ICON_PX, FOLD_GREY = 16, "#8f969e"
+FOLD_STYLE = (
+    "QPushButton { text-align: left; font-weight: bold; padding: 4px; border-radius: 2px; "
+    "border: 1px solid palette(mid); } "
+    "QPushButton:focus, QPushButton:hover { border-color: palette(text); }"
+)
 
 
 class Dock(QWidget):
@@ -147,14 +153,31 @@ def fill_layout(layout: Any, *parts: Any, margins: tuple[int, int, int, int] = (
     return layout
 
 
+def fold_icon(letter: str) -> QIcon:
+    """A letter in a grey that is seen on dark and on light themes; Qt would draw it in black."""
+    pixmap = QPixmap(ICON_PX, ICON_PX)
+    pixmap.fill(Qt.GlobalColor.transparent)
+    painter = QPainter(pixmap)
+    painter.setPen(QColor(FOLD_GREY))
+    painter.drawText(pixmap.rect(), Qt.AlignmentFlag.AlignCenter, letter)
+    painter.end()
+    return QIcon(pixmap)
+
+
 def collapsible(title: str, content: QWidget, purpose: str) -> QCollapsible:
     """Content under a title that unfolds it, folded at first; a tooltip states its purpose."""
     inside = QWidget()  # may be squeezed to nothing, whatever height the content insists on
     layout = QVBoxLayout(inside)
     layout.setContentsMargins(0, 0, 0, 0)
     layout.addWidget(content)
-    box = QCollapsible(title, collapsedIcon="▶")
+    box = QCollapsible(title, collapsedIcon=fold_icon("▶"), expandedIcon=fold_icon("▼"))
+    inner = box.layout()
+    if inner is not None:
+        inner.setContentsMargins(0, 0, 0, 0)
+        inner.setSpacing(0)
     box.toggleButton().setToolTip(purpose)
+    # napari's themes give such a button neither frame nor ground: it would not look like one.
+    box.toggleButton().setStyleSheet(FOLD_STYLE)
     box.setDuration(0)
     box.setContent(inside)
     box.collapse(animate=False)
@@ -180,6 +203,11 @@ WORDS = {
     "block": "Block [px]",
     "out": "Result folder",
 }
+_SENTENCE_END = re.compile(r"(?<=[a-z0-9%)][.!?]) (?=\S)")
+_ONE_OF_MANY = re.compile(
+    r"(?<![\d.,/-])1 "
+    r"(sample|frame|tile|step|plane|file|image|field|draw|pair|time point|channel)s\b"
+)
 _ADVICE = re.compile(
     r"Give (?:it|them|one) with --[a-z0-9-]+(?:, for example[^.]*(?:\.\d[^.]*)*)?\."
 )
@@ -205,9 +233,21 @@ def in_words(message: str) -> str:
     text = _ADVICE.sub("Fill it in.", message)
     text = _OPTION.sub(lambda found: word(found[1].replace("-", "_")), text)
     text = _MICROMETRES.sub("µm", _NAME.sub(lambda found: word(found[0]), text))
+    text = _ONE_OF_MANY.sub(r"1 \1", text)
     # What else a message begins with may be the name of a layer, which stays as it is.
     begins = _NAME.match(message) or _OPTION.match(message)
-    return text[:1].upper() + text[1:] if begins else text
+    return text[:1].upper() + text[1:] if begins else as_sentences(text)
+
+
+def as_sentences(text: str) -> str:
+    """The same with a capital at the beginning of each sentence.
+
+    One with a colon stays, since it may begin with the name of a layer or a file.
+    """
+    return " ".join(
+        one if ":" in one.split(" (")[0] else one[:1].upper() + one[1:]
+        for one in _SENTENCE_END.split(text)
+    )
 
 
 class LabelledRows(QFormLayout):

@@ -21,26 +21,36 @@ from napari_cvdm.core.request import (
     RequestError,
 )
 from napari_cvdm.io import combine_planes
-from napari_cvdm.widgets.common.choices import BackgroundChoice, LayerChoice, ModelChoice, card_text
+from napari_cvdm.widgets.common.choices import (
+    BackgroundChoice,
+    LayerChoice,
+    ModelChoice,
+    PresetChoice,
+    card_text,
+)
 from napari_cvdm.widgets.common.fields import (
     LabelledRows,
     OptionalNumber,
     OptionalNumbers,
     PsfField,
     collapsible,
+    fill_layout,
     in_words,
     label_of,
+    make_button,
     reading_pane,
     whole_number,
     word_choice,
     wrapped_label,
 )
-from napari_cvdm.widgets.common.preferences import PREFERENCES, preferred
+from napari_cvdm.widgets.common.preferences import PREFERENCES, PRESET_HELP, preferred
 from napari_cvdm.widgets.common.worker import when_gone
 from napari_cvdm.widgets.layers.frames import image_shape
 from napari_cvdm.widgets.layers.layer_data import (
     header_of,
+    holds_planes,
     known_optics,
+    layer_pixel_um,
     named_layers,
     plugin_metadata,
     read_layer,
@@ -65,6 +75,7 @@ HELP = {
         "More than two planes must be one layer."
     ),
     "model": "What to reconstruct, and with which trained network.",
+    "microscope": PRESET_HELP,
     "pixel_um": (
         "Pixel size in the sample [µm]: camera pixel × binning / magnification. 65 nm is 0.065."
     ),
@@ -134,6 +145,7 @@ HELP = {
 
 
 CARD_LINES = 12
+SAME_PIXEL = 1e-6
 OPTICS = ("pixel_um", "wavelength_um", "defocus_um", "medium_index", "na", "condenser_na")
 ORIGIN = "From the layer: "
 PHASE_OPTICS = ("defocus_um", "condenser_na")
@@ -173,6 +185,13 @@ class ReconstructForm(QWidget):
         }
         self.background, self.psf = BackgroundChoice(viewer), PsfField()
         self.field = wrapped_label()
+        self.scale = make_button(
+            "Scale the layer",
+            "Give the image layer this pixel size, too. The scale bar is then right for it as for "
+            "the result.",
+            self.scale_layers,
+        )
+        self.presets = PresetChoice(self.optics_values)
         self._from_layer: dict[str, Any] = {}
         self._watched: Image | None = None
         self._gone = gone = Event()
@@ -183,11 +202,30 @@ class ReconstructForm(QWidget):
         self._on_model()
         self._on_image()
 
+    def _on_listed(self) -> None:
+        """A layer that was opened later may be the second plane, and tell the task."""
+        if not self._gone.is_set():
+            self._choose_model()
+            self._choose_second()
+
+    def _choose_model(self) -> None:
+        """Choose the model that the image calls for, unless the user has chosen one."""
+        from napari_cvdm.reconstruction.plan import task_of
+
+        layer = self.image.value()
+        planes = None if layer is None else holds_planes(layer, self.image.layers())
+        if layer is not None and (planes is not None or "model" in plugin_metadata(layer)):
+            self.model.suggest(
+                lambda card: planes is None or (task_of(card).planes > 1) is planes,
+                str(plugin_metadata(layer).get("model", "")),
+            )
+
     def _lay_out(self) -> None:
         often: dict[str, QWidget] = {
             "image": self.image,
             "image2": self.second,
             "model": self.model,
+            "microscope": self.presets,
             **self.optics,
             **{name: self.counts[name] for name in ("samples", "steps")},
         }
@@ -203,7 +241,9 @@ class ReconstructForm(QWidget):
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         self._often = LabelledRows(often, HELP)
-        self._often.insertRow(list(often).index("pixel_um") + 1, self.field)
+        self._fields_line = QWidget()
+        fill_layout(QVBoxLayout(self._fields_line), self.field, self.scale)
+        self._often.insertRow(list(often).index("pixel_um") + 1, self._fields_line)
         self._often.insertRow(list(often).index("model") + 1, self.about)
         layout.addLayout(self._often)
         more, self._seldom = QWidget(), LabelledRows(seldom, HELP)
@@ -222,7 +262,10 @@ class ReconstructForm(QWidget):
 
     def _connect(self) -> None:
         self.image.changed.connect(self._on_image)
+        self.presets.changed.connect(self._on_preset)
         self.second.changed.connect(self._on_second)
+        for box in (self.image, self.second):
+            box.listed.connect(self._on_listed)
         self.model.changed.connect(self._on_model)
         for name, field in self.optics.items():
             field.textChanged.connect(partial(self._on_typed, name))
@@ -307,6 +350,7 @@ class ReconstructForm(QWidget):
                 for change in ("scale", "units"):
                     getattr(getattr(one.events, change), act)(self._on_image)
         self._watched = layer
+        self._choose_model()
         self._fill_optics()
         self._count_positions()
         self._choose_second()
@@ -326,6 +370,7 @@ class ReconstructForm(QWidget):
                     field.set_value(known.get(name))
                 self._from_layer[name] = field.typed
         self._from_layer = {name: text for name, text in self._from_layer.items() if name in known}
+        self._fill_preset()
         header = None if layer is None else header_of(layer, of_planes=self.two_planes)
         for name, field in self.optics.items():
             origin = "" if header is None else header.origin(name)
@@ -335,19 +380,42 @@ class ReconstructForm(QWidget):
         """How large the field is in the sample: who forgot the binning sees it."""
         from napari_cvdm.checks.training_range import field_text
 
-        layer, pixel_um = self.image.value(), None
+        layer, pixel_um, other = self.image.value(), None, None
         with suppress(RequestError):  # said in the message line
-            pixel_um = self.settings()["pixel_um"]
-        self.field.setText(
-            in_words(field_text(image_shape(layer), pixel_um).capitalize())
-            if layer is not None and pixel_um
-            else ""
-        )
+            pixel_um, other = self.settings()["pixel_um"], self._other_pixel()
+        self.scale.setVisible(other is not None)
+        if layer is None:
+            text = ""
+        elif pixel_um:
+            text = field_text(image_shape(layer), pixel_um)
+        else:  # such as pixels that are not square
+            text = header_of(layer).origin("pixel_um")
+        self.field.setText(in_words(text[:1].upper() + text[1:]))
+        self._fields_line.setVisible(bool(text) or other is not None)
 
     def _on_typed(self, name: str, *_: str) -> None:
         """What the user types is no longer what the layer told, even if it is the same number."""
         self._from_layer.pop(name, None)
         self.changed.emit()
+
+    def optics_values(self) -> dict[str, Any]:
+        """The optics that the form shows, by request name; what is saved as a microscope."""
+        shown = {
+            name: field.value()
+            for name, field in self.optics.items()
+            if self.two_planes or name not in PHASE_OPTICS
+        }
+        return {name: value for name, value in shown.items() if value is not None}
+
+    def _on_preset(self) -> None:
+        self._fill_preset()
+        self._fill_optics(typed_stays=True)  # what the layer states comes back without a preset
+        self.changed.emit()
+
+    def _fill_preset(self) -> None:
+        """Fill in the chosen microscope where nothing was typed; an earlier one goes."""
+        for name in self.presets.fill(self.optics, self._from_layer):
+            self._from_layer.pop(name, None)
 
     def _choose_second(self) -> None:
         """Guess the other plane: the only other layer of this shape, unless the image has all."""
@@ -457,11 +525,40 @@ class ReconstructForm(QWidget):
         return {role: str(path) for role, path in found.items()} if all(found.values()) else {}
 
     def placement(self) -> Placement:
-        """Where the chosen image lies now, and which files it came from."""
+        """Where the chosen image lies now, and which files it came from.
+
+        A pixel size that was typed counts, so that the scale bar of the result is right.
+        """
         image: Image | None = self.image.value()
         if image is None:
             raise RequestError("Needed before a run: an image layer.")
-        return replace(Placement.of(image), files=self.files(), planes=self.planes or 1)
+        place = Placement.of(image).with_pixel(self._other_pixel())
+        return replace(place, files=self.files(), planes=self.planes or 1)
+
+    def _other_pixel(self) -> float | None:
+        """The pixel size of the form where the image has another one, or none."""
+        image, pixel_um = self.image.value(), self.optics["pixel_um"].value()
+        if image is None or not isinstance(pixel_um, float) or pixel_um <= 0:
+            return None
+        known = layer_pixel_um(image)
+        same = known is not None and abs(pixel_um / known - 1) < SAME_PIXEL
+        return None if same else pixel_um
+
+    def scale_layers(self) -> None:
+        """Give the chosen layers the pixel size of the form, so that they lie as the result does.
+
+        Raises
+        ------
+        RequestError
+            Text that is not a number.
+        """
+        pixel_um = self._other_pixel()
+        for layer in (self.image.value(), self.second.value() if self.two_planes else None):
+            if layer is not None:
+                place = Placement.of(layer).with_pixel(pixel_um).keywords()
+                for name in ("units", "translate", "scale"):
+                    setattr(layer, name, place[name])
+        self.changed.emit()
 
     def set_value(self, request: ReconstructionRequest) -> None:
         """Show the settings of a request; its image is chosen if a layer has its name.

@@ -58,6 +58,7 @@ OME_TIFF = (".ome.tif", ".ome.tiff")
 RESULTS = "results"  # folder in an OME-Zarr of layers, and the number of one in their notes
 SOURCE = "source.json"  # in such a result: where the measured image lay
 IN_MEMORY_BYTES = 1 << 30  # of one layer; the pixels of a larger one stay on disk
+PHASE_MODEL, WIDEFIELD_MODEL = "phase-2shot", "widefield-x2"
 _WORDS = {"S": "sample", "P": "plane"}
 
 
@@ -502,7 +503,7 @@ def two_defocused_planes() -> list[LayerData]:
     """Cells in brightfield below and above focus, (2, Y, X), and their hidden true phase [rad]."""
     from napari_cvdm.simulate.samples import CELL_DEFOCUS_UM, cell_phase, cell_planes
 
-    image = _sample("two defocused planes", cell_planes(), CELL_DEFOCUS_UM)
+    image = _sample("two defocused planes", cell_planes(), PHASE_MODEL, CELL_DEFOCUS_UM)
     return [_truth("true phase of cells", cell_phase(), image), image]
 
 
@@ -513,6 +514,7 @@ def measured_cell() -> list[LayerData]:
     image = _sample(
         "planes simulated from a measured cell",
         samples.measured_cell_planes(),
+        PHASE_MODEL,
         samples.MEASURED_DEFOCUS_UM,
     )
     return [_truth("measured phase of cell", samples.measured_cell_phase(), image), image]
@@ -522,7 +524,7 @@ def widefield_network() -> list[LayerData]:
     """A tubular network in widefield fluorescence, and the hidden truth at twice the resolution."""
     from napari_cvdm.simulate.samples import reticulum, reticulum_pair
 
-    image = _sample("widefield network", reticulum())
+    image = _sample("widefield network", reticulum(), WIDEFIELD_MODEL)
     return [_truth("true structure of network", reticulum_pair().truth, image), image]
 
 
@@ -530,14 +532,14 @@ def widefield_microtubules() -> list[LayerData]:
     """Microtubules in widefield fluorescence, and the hidden truth at twice the resolution."""
     from napari_cvdm.simulate.samples import microtubules, microtubules_pair
 
-    image = _sample("widefield microtubules", microtubules())
+    image = _sample("widefield microtubules", microtubules(), WIDEFIELD_MODEL)
     return [_truth("true structure of microtubules", microtubules_pair().truth, image), image]
 
 
 def _sample(
-    name: str, sample: ImageStack, defocus_um: tuple[float, float] | None = None
+    name: str, sample: ImageStack, model: str, defocus_um: tuple[float, float] | None = None
 ) -> LayerData:
-    """Camera counts as a layer, with an axis z where there are planes."""
+    """Camera counts as a layer, with an axis z where there are planes, and the model for it."""
     if sample.pixel_um is None:
         raise ValueError(
             f"the sample {sample.source} has no pixel size; it cannot be shown in micrometres."
@@ -553,7 +555,7 @@ def _sample(
         "scale": scale,
         "units": ("um",) * len(labels),
         "axis_labels": labels,
-        "metadata": {METADATA_KEY: {"optics": optics}},
+        "metadata": {METADATA_KEY: {"optics": optics, "model": model}},
     }
     return sample.array, keywords, "image"
 

@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_cvdm.core.request import OPTICS, ImageStack
+from napari_cvdm.core.request import OPTICS, ImageStack, RequestError
 from napari_cvdm.io.axes import usable_dtype
 from napari_cvdm.io.metadata import length_um, square_pixel
-from napari_cvdm.widgets.layers.placement import Placement, axis_letters
+from napari_cvdm.widgets.layers.placement import Placement, axis_letters, stated_planes
 
 if TYPE_CHECKING:
     from napari.layers import Image, Layer
@@ -37,6 +37,33 @@ def is_measurement(layer: "Layer") -> bool:
     from napari.layers import Image
 
     return isinstance(layer, Image) and "role" not in plugin_metadata(layer)
+
+
+def holds_planes(layer: "Image", others: "Sequence[Image]") -> bool | None:
+    """Whether a layer shows planes of focus; None where nothing tells.
+
+    Parameters
+    ----------
+    layer : Image
+    others : sequence of Image
+        The other measured images: one of the same shape may be the second plane.
+    """
+    said = plugin_metadata(layer).get("optics", {})
+    if "defocus_um" in said or "emission_um" in said:
+        return "defocus_um" in said
+    try:
+        sizes = dict(zip(axis_letters(layer), layer.data.shape[: layer.ndim], strict=True))
+    except RequestError:  # said in the message line
+        return None
+    labels = [label.strip().lower() for label in layer.axis_labels[:-2]]
+    named = all(not label.lstrip("-").isdigit() for label in labels)
+    looped = set(sizes) - set("YX")
+    if layer.rgb or not named or looped & set("PZ"):
+        # An axis without a name is one of planes if it has the length of a pair.
+        planes = not layer.rgb and stated_planes(layer) is not None
+        return True if planes and (not named or sizes.get("P") or sizes.get("Z") == 2) else None
+    alike = [one for one in others if one is not layer and one.data.shape == layer.data.shape]
+    return None if alike or sizes.get("T") == 2 else False
 
 
 def named_layers(layers: "Sequence[Layer]", source: str) -> "tuple[Layer, Layer | None] | None":

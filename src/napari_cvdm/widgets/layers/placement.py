@@ -238,6 +238,17 @@ class Placement:
         label = "schedule t" if "t" in self.labels else "t"
         return self.with_leading("K", label, times[0], times[0])
 
+    def with_pixel(self, pixel_um: float | None) -> "Placement":
+        """The same with another pixel size along Y and X; None changes nothing."""
+        if pixel_um is None:
+            return self
+        scale, translate = self.scale.copy(), self.translate.copy()
+        translate[-2:] *= pixel_um / scale[-2:]
+        scale[-2:] = pixel_um
+        return replace(
+            self, scale=scale, translate=translate, units=(*self.units[:-2], *2 * ("micrometer",))
+        )
+
     def keywords(self) -> dict[str, Any]:
         """Keywords of a layer that lies here."""
         return {**{name: getattr(self, name) for name in _KEYWORDS}, "axis_labels": self.labels}

@@ -95,7 +95,8 @@ class LiveWidget(Dock):
         self._lay_out()
         self.source.changed.connect(self._on_changed)
         self.form.changed.connect(self._on_changed)
-        self.form.model.refused.connect(partial(self.message.say, ERROR))
+        for refused in (self.form.model.refused, self.form.presets.refused):
+            refused.connect(partial(self.message.say, ERROR))
         self.panel.asked.connect(self.start_full)
         self._hidden = QTimer(self)
         self._hidden.setSingleShot(True)
@@ -237,7 +238,7 @@ class LiveWidget(Dock):
             return FolderWatch(folder), str(folder.name)
         newest: LatestValue[ReadFrame] = LatestValue()
         self._feed = LayerFeed(layer, planes, newest.put)
-        self._place = self._feed.place
+        self._place = self._feed.place.with_pixel(self.form.settings()["pixel_um"])
         self._feed.post_now()
         return newest, self._place.name
 
@@ -266,8 +267,8 @@ class LiveWidget(Dock):
         self.panel.set_ready(True)
         skipped = f", {frame.skipped} unusable" if frame.skipped else ""
         self.status.setText(
-            f"{frame.frames_per_s:.1f} frames/s, {frame.dropped} dropped{skipped}, latency "
-            f"{frame.latency_s:.2f} s"
+            f"{describe_pace(frame.frames_per_s)}, {frame.dropped} dropped{skipped}, latency "
+            f"{frame.latency_s:.3g} s"
         )
         if frame.warnings and self.message.isHidden():
             self._say(WARNING, " ".join(frame.warnings))
@@ -327,6 +328,14 @@ class LiveWidget(Dock):
         self.panel.message.report(
             f"Frame {number}: done in {provenance.timings_s['total']:.1f} s.", provenance.warnings
         )
+
+
+def describe_pace(frames_per_s: float) -> str:
+    """Frames for each second, or seconds for each frame where they are fewer."""
+    if frames_per_s >= 1:
+        pace = f"{frames_per_s:.3g}"
+        return f"{pace} frame/s" if pace == "1" else f"{pace} frames/s"
+    return f"one frame in {1 / frames_per_s:.3g} s" if frames_per_s > 0 else "first frame"
 
 
 def _differ(settings: Mapping[str, Any], others: Mapping[str, Any]) -> bool:

@@ -1,11 +1,14 @@
-"""Files that are opened and reconstructed one after another, all with the same settings.
+"""Files: one is opened and chosen in the form, several wait in a list until Start is pressed.
 
-Each file has its own optics where it states them. A failure of one file does not stop the next.
+Those of the list are reconstructed one after another, all with the same settings. Each file has its
+own optics where it states them. A failure of one file does not stop the next.
 """
 
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QObject, Signal
@@ -20,7 +23,7 @@ from napari_cvdm.core.request import (
 )
 from napari_cvdm.core.result import Progress, Reconstruction
 from napari_cvdm.io import check_pixels, combine_planes, read_image
-from napari_cvdm.io.pairing import ImageEntry, sort_paths
+from napari_cvdm.io.pairing import ImageEntry, Sorted, sort_paths
 from napari_cvdm.io.result_folder import check_measured
 from napari_cvdm.widgets.common.run_panel import ERROR, INFORMATION, WARNING, RunPanel
 from napari_cvdm.widgets.layers.contributions import image_layer
@@ -61,6 +64,24 @@ class ReadEntry:
         )
 
 
+def read_entry(entry: ImageEntry) -> Generator[Progress, None, tuple[ImageStack, ...]]:
+    """Read the files of an entry, in a worker's thread.
+
+    Raises
+    ------
+    ImageFileError
+        What is wrong with a file.
+    """
+    stacks = []
+    for number, path in enumerate(entry.files):
+        yield Progress(stage=f"reading {path.name}", done=number, total=len(entry.files))
+        check_measured([path])
+        stacks.append(read_image(path, alone=len(entry.files) > 1))
+    # So that a cancel during the last file is heeded.
+    yield Progress(stage="reading", done=len(stacks), total=len(stacks))
+    return tuple(stacks)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class WholeStacks:
     """Files that looked like the planes of one image, but each holds all planes."""
@@ -97,13 +118,7 @@ class Batch:
         ImageFileError, RequestError, OpticsError
             What is wrong with the files, or what they do not say.
         """
-        stacks = []
-        for number, path in enumerate(entry.files):
-            yield Progress(stage=f"reading {path.name}", done=number, total=len(entry.files))
-            check_measured([path])
-            stacks.append(read_image(path, alone=len(entry.files) > 1))
-        # So that a cancel during the last file is heeded.
-        yield Progress(stage="reading", done=len(stacks), total=len(stacks))
+        stacks = yield from read_entry(entry)
         if len(stacks) > 1 and all(
             max(self.planes, 2) in stack.array.shape[:-2] for stack in stacks
         ):
@@ -115,7 +130,7 @@ class Batch:
             )
         image = combine_planes(*stacks, count=self.planes) if self.planes > 1 else stacks[0]
         check_pixels(image)
-        return ReadEntry(entry=entry, stacks=tuple(stacks), request=self.request_of(image))
+        return ReadEntry(entry=entry, stacks=stacks, request=self.request_of(image))
 
     def request_of(self, image: ImageStack) -> ReconstructionRequest:
         """The request for an image; what its file says of optics goes before the settings.
@@ -147,10 +162,11 @@ class FileQueue(QObject):
     A file without a result leaves no layer behind. `panel` runs the jobs, those of others, too.
 
     `run_asked` (Run) asks the dock to start a run with the callbacks `on_result`, `on_failure` and
-    `on_end` of this queue.
+    `on_end` of this queue. `opened` tells that a single image was opened and chosen in the form.
     """
 
     run_asked = Signal(object)
+    opened = Signal()
 
     def __init__(self, viewer: "Viewer", form: "ReconstructForm", panel: RunPanel) -> None:
         super().__init__(panel)
@@ -162,6 +178,7 @@ class FileQueue(QObject):
         self._outcome = State.CANCELLED, ""
         self._layers: list[Image] = []
         self._run: Run | None = None
+        self._opened = False
         self.view.added.connect(self.add)
         panel.cancel.clicked.connect(self._on_panel_cancel)
         panel.progressed.connect(self._on_progress)
@@ -173,15 +190,81 @@ class FileQueue(QObject):
         return self._batch is not None
 
     def add(self, paths: Sequence[str]) -> None:
-        """Append files and folders, and begin."""
-        planes = self._expected_planes() if self._batch is None else self._batch.planes
+        """Open a single image and choose it in the form; put several into the list, to wait."""
+        found = sort_paths(paths, self._expected_planes())
+        pair = sort_paths(paths, 2, by_name=True)
+        if not self._form.model.by_hand and len(pair.entries) == 1:
+            found = pair  # two planes by their names: the form then chooses a model for planes
+        single = len(found.entries) == 1 and not self.running and self.view.next() is None
+        if not single or self._panel.busy:
+            self.append(paths)
+            self._say_waiting()
+            return
+        self.view.add_sorted(replace(found, entries=()))
+        (entry,) = found.entries
+        self._panel.start(
+            read_entry(entry),
+            title="",
+            total=len(entry.files),
+            on_result=partial(self._open, entry),
+            on_end=self._on_open_end,
+        )
+
+    def _on_open_end(self) -> None:
+        opened, self._opened = self._opened, False
+        if opened:
+            self.opened.emit()
+        else:
+            self._say_waiting()
+
+    def append(self, paths: Sequence[str]) -> None:
+        """Put files and folders into the list."""
+        planes = self._expected_planes()
         self._grouped_for.add(planes)
         self.view.add_sorted(sort_paths(paths, planes))
-        self.start()
+
+    def _say_waiting(self) -> None:
+        waiting = len(self.view.waiting())
+        if waiting and not self.running and not self._panel.busy:
+            images = "1 image waits" if waiting == 1 else f"{waiting} images wait"
+            self._panel.message.say(
+                INFORMATION, f"{images} in the list. Check the settings, then press Start below."
+            )
+
+    def _open(self, entry: ImageEntry, stacks: tuple[ImageStack, ...]) -> None:
+        """Show an image that was read, and choose it in the form."""
+        from napari_cvdm.reconstruction.plan import task_of
+
+        files = entry.files
+        if len(stacks) > 1 and all(len(stacks) in stack.array.shape[:-2] for stack in stacks):
+            # Each may hold all planes, so these are images of their own.
+            alone = tuple(ImageEntry(files=(path,)) for path in files)
+            self.view.add_sorted(Sorted(entries=alone, strays=()))
+            return
+        if len(stacks) > 2:  # the form takes more planes than two in one layer
+            stacks, files = (combine_planes(*stacks, count=len(stacks)),), files[:1]
+        layers = [self._add_layer(stack, path) for stack, path in zip(stacks, files, strict=True)]
+        self._form.image.set_value(layers[0])
+        self._form.second.set_value(layers[1] if len(layers) > 1 else None)
+        if len(files) < len(entry.files) or len(layers) > 1:
+            self._form.model.suggest(lambda card: task_of(card).planes > 1)
+        self._opened = True
+
+    def _add_layer(self, stack: ImageStack, path: Path) -> "Image":
+        """A layer for an image of a file."""
+        from napari.layers import Image
+
+        data, keywords, _ = image_layer(stack, path.stem.removesuffix(".ome"))
+        keywords["metadata"][METADATA_KEY]["file"] = str(path)
+        layer = Image(data, **keywords)
+        self._viewer.add_layer(layer)
+        return layer
 
     def _expected_planes(self) -> int:
-        """How many planes one image has, as far as the form says it."""
+        """How many planes one image has, as far as the running batch or the form says it."""
         task = self._form.task
+        if self._batch is not None:
+            return self._batch.planes
         if task is None:
             return 1
         with suppress(RequestError):  # text that is not a number is refused when the queue starts
@@ -269,16 +352,9 @@ class FileQueue(QObject):
             self.view.replace([self._row], read.files)
             self._row = None
             return
-        from napari.layers import Image
-
         pixel_um = read.request.known_optics("pixel_um")
         for path, stack in zip(read.entry.files, read.stacks, strict=True):
-            data, keywords, _ = image_layer(
-                replace(stack, pixel_um=pixel_um), path.stem.removesuffix(".ome")
-            )
-            keywords["metadata"][METADATA_KEY]["file"] = str(path)
-            self._layers.append(Image(data, **keywords))
-            self._viewer.add_layer(self._layers[-1])
+            self._layers.append(self._add_layer(replace(stack, pixel_um=pixel_um), path))
         self._run = read.run([Placement.of(layer) for layer in self._layers], self._batch.task)
 
     def _on_read_end(self) -> None:

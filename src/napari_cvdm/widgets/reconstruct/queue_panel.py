@@ -100,8 +100,9 @@ class QueuePanel(QWidget):
         self.rows: list[Row] = []
         self.add = make_button(
             "Add f&iles…",
-            "Open files with their pixel size and reconstruct them one after another with the "
-            "settings above.\n"
+            "Open an image with its pixel size and choose it above. Several images wait in a list: "
+            "Start reconstructs\n"
+            "them one after another with the settings above. "
             "Files or a folder can also be dropped anywhere on this dock.\n"
             f"For models that take several planes: {PLANES_RULE}",
             self._ask_files,
@@ -240,7 +241,10 @@ class QueuePanel(QWidget):
     def _ask_files(self) -> None:
         kinds = " ".join(f"*{suffix}" for suffix in SUFFIXES)
         paths, _ = QFileDialog.getOpenFileNames(
-            self, "Reconstruct files one after another", "", f"Images ({kinds});;All files (*)"
+            self,
+            "Open one image, or several to be reconstructed one after another",
+            "",
+            f"Images ({kinds});;All files (*)",
         )
         if paths:
             self.added.emit(paths)

@@ -99,6 +99,7 @@ class ReconstructWidget(Dock):
             save=self.save_result,
             command=self.copy_command,
             compare=self.compare,
+            correct=self.correct_positions,
         )
         form = scrolled(self.form)
         fill_layout(
@@ -119,11 +120,13 @@ class ReconstructWidget(Dock):
         self.setAcceptDrops(True)
         self.form.changed.connect(self._on_changed)
         self.blocks.changed.connect(self._on_changed)
-        self.form.model.refused.connect(partial(self.panel.message.say, ERROR))
+        for refused in (self.form.model.refused, self.form.presets.refused):
+            refused.connect(partial(self.panel.message.say, ERROR))
         self.panel.asked.connect(self.start)
         self.panel.started.connect(self._on_started)
         self.panel.idle.connect(self._on_idle)
         self.queue.run_asked.connect(self._begin_queued)
+        self.queue.opened.connect(self._on_changed)
         self.results.changed.connect(self._offer_more)
         self._on_changed()
 
@@ -132,7 +135,7 @@ class ReconstructWidget(Dock):
         accept_files(event)
 
     def dropEvent(self, event: QDropEvent | None) -> None:
-        """Queue the files that were dropped."""
+        """Open the file that was dropped, or list several; nothing starts by itself."""
         paths = accept_files(event)
         if paths:
             self.queue.add(paths)
@@ -274,9 +277,10 @@ class ReconstructWidget(Dock):
             and group is not None
             and group_name(self.last[1], self.last[0].place) == group.name
         )
-        for button in (self.results.more, self.results.compare):
+        for button in (self.results.more, self.results.compare, self.results.light.classical):
             button.setEnabled(there and not self.panel.busy)
-        self.results.more.setText(f"Add {self.form.counts['samples'].value()} sa&mples")
+        count = self.form.counts["samples"].value()
+        self.results.more.setText("Add 1 sa&mple" if count == 1 else f"Add {count} sa&mples")
 
     def _offer_rectangles(self) -> None:
         """Only while a Shapes layer is selected."""
@@ -427,6 +431,14 @@ class ReconstructWidget(Dock):
         group = self.results.value()
         if group is not None and not self.panel.busy:
             start_saving(self._viewer, self.panel, group)
+
+    def correct_positions(self, positions: tuple[float, ...]) -> None:
+        """Put other plane positions into the form; the user runs it again."""
+        self.form.positions.set_value(positions)
+        listed = " and ".join(f"{position:g}" for position in positions)
+        self.panel.message.say(
+            INFORMATION, f"The plane positions are {listed} µm now. Reconstruct again to compare."
+        )
 
     def copy_command(self) -> None:
         """Copy the command line that gives the chosen result again."""

@@ -23,7 +23,10 @@ from superqt.utils import signals_blocked
 from napari_cvdm.core.statistics import INTERVAL, STATISTICS
 from napari_cvdm.widgets.common.choices import ResultChoice
 from napari_cvdm.widgets.common.fields import (
+    as_sentences,
+    explain_control,
     fill_layout,
+    in_words,
     label_field,
     make_button,
     word_choice,
@@ -67,7 +70,8 @@ SCHEDULE_HELP = (
 )
 MIDDLE_TIME = 0.5  # at the ends a map is all one colour
 SAVE_FOLDER, SAVE_ZARR = "Result folder (*)", "OME-Zarr (*.ome.zarr)"
-SHOWN_REASONS = 1  # the others are in the tooltip, so that the dock stays short
+COMMAND_HELP = "Copy the napari-cvdm command that gives the same pixels."
+NO_FILES = "Not possible here: the image of this result was not opened from a file."
 
 
 class ResultsPanel(QWidget):
@@ -78,6 +82,8 @@ class ResultsPanel(QWidget):
     viewer : Viewer
     more, repeat, save, command, compare : callable
         Called when these buttons are pressed.
+    correct : callable
+        Takes plane positions [um] that a reason of the flag proposes.
     """
 
     changed = Signal()
@@ -91,11 +97,12 @@ class ResultsPanel(QWidget):
         save: Callable[[], None],
         command: Callable[[], None],
         compare: Callable[[], None],
+        correct: Callable[[tuple[float, ...]], None],
     ) -> None:
         super().__init__()
         self._viewer = viewer
         self.group = ResultChoice(viewer)
-        self.light = QualityFlagSign()
+        self.light = QualityFlagSign(correct=correct, compare=compare)
         self.statistic = word_choice(STATISTICS)
         self.wanted = INTERVAL  # what the next result shows its spread as, where it can
         self.more = make_button(
@@ -114,8 +121,7 @@ class ResultsPanel(QWidget):
         )
         self.command = make_button(
             "Cop&y as command",
-            "Copy the napari-cvdm command that gives the same pixels. The image must have been "
-            "opened from a file.",
+            COMMAND_HELP,
             command,
         )
         self.remove = make_button("Rem&ove", "Remove all layers of this result.", self._on_remove)
@@ -174,6 +180,9 @@ class ResultsPanel(QWidget):
         group = self.value()
         self.setVisible(group is not None)
         self.light.show_provenance({} if group is None else group.mark.get("provenance", {}))
+        files = {} if group is None else group.mark.get("files", {})
+        self.command.setEnabled(bool(files))
+        explain_control(self.command, COMMAND_HELP if files else f"{COMMAND_HELP}\n{NO_FILES}")
         self.list_statistics()
         self._say_turn()
         has_schedule = group is not None and group.clock is not None
@@ -303,17 +312,32 @@ class TimeSlider(QWidget):
 
 
 class QualityFlagSign(QWidget):
-    """The quality flag, with its gravest reason and the number of other reasons beside it.
+    """The quality flag with its gravest reason, and buttons for what the reasons propose.
 
     The tooltip lists all reasons.
     """
 
-    def __init__(self) -> None:
+    def __init__(
+        self, *, correct: Callable[[tuple[float, ...]], None], compare: Callable[[], None]
+    ) -> None:
         super().__init__()
         self._lamp, self._text = QLabel(), wrapped_label()
         self._lamp.setSizePolicy(QSizePolicy.Policy.Fixed, QSizePolicy.Policy.Fixed)
-        row = fill_layout(QHBoxLayout(self), self._lamp, (self._text, 1), margins=(4, 0, 4, 0))
+        self._positions: tuple[float, ...] | None = None
+        self._correct = correct
+        self.swap = make_button(
+            "Swap the positions",
+            "Put the plane positions that fit the planes better into the form above.",
+            self._on_swap,
+        )
+        self.classical = make_button(
+            "Show the classical answer", "Add it as a layer, with the same contrast.", compare
+        )
+        row = fill_layout(QHBoxLayout(), self._lamp, (self._text, 1))
         row.setAlignment(self._lamp, Qt.AlignmentFlag.AlignTop)
+        fill_layout(
+            QVBoxLayout(self), row, self.swap, self.classical, margins=(4, 0, 4, 0)
+        ).setSpacing(2)
         self.colour = ""
         self.hide()
 
@@ -324,10 +348,28 @@ class QualityFlagSign(QWidget):
         self.setVisible(self.colour in COLOURS)
         if self.colour in COLOURS:
             self._lamp.setPixmap(draw_lamp(COLOURS[self.colour], self.fontMetrics().height()))
-            more = len(reasons) - SHOWN_REASONS
-            rest = "" if more <= 0 else f" And {more} more: point here."
-            self._text.setText(f"{WORDS[self.colour]}: {' '.join(reasons[:SHOWN_REASONS])}{rest}")
+            reasons = [as_sentences(in_words(reason)) for reason in reasons]
+            self._text.setText(f"{WORDS[self.colour]}: {(reasons or [''])[0]}")
             self.setToolTip("\n".join(reasons))
+        self._offer(provenance if self.colour in COLOURS else {})
+
+    def _offer(self, provenance: Mapping[str, Any]) -> None:
+        """Show the buttons for what the reasons propose."""
+        self._positions, beaten = None, False
+        reasons = [str(reason) for reason in provenance.get("quality_reasons", ())]
+        if reasons:
+            from napari_cvdm.checks.plane_warnings import corrected_positions
+            from napari_cvdm.checks.run_checks import CLASSICAL
+
+            given = provenance.get("settings", {}).get("defocus_um") or ()
+            self._positions = corrected_positions(reasons, given) if given else None
+            beaten = any(CLASSICAL in reason for reason in reasons)
+        self.swap.setVisible(self._positions is not None)
+        self.classical.setVisible(beaten)
+
+    def _on_swap(self) -> None:
+        if self._positions is not None:
+            self._correct(self._positions)
 
     def text(self) -> str:
         """What stands beside the lamp."""

@@ -9,7 +9,7 @@ from qtpy.QtWidgets import QCheckBox, QWidget
 from napari_cvdm.core.plan import count_planes
 from napari_cvdm.core.request import RequestError
 from napari_cvdm.io import combine_planes
-from napari_cvdm.widgets.common.choices import LayerChoice
+from napari_cvdm.widgets.common.choices import LayerChoice, PresetChoice
 from napari_cvdm.widgets.common.fields import (
     LabelledRows,
     OptionalNumber,
@@ -18,6 +18,7 @@ from napari_cvdm.widgets.common.fields import (
     whole_number,
     word_choice,
 )
+from napari_cvdm.widgets.common.preferences import PRESET_HELP, PRESET_VALUES
 from napari_cvdm.widgets.layers.layer_data import known_optics, plugin_metadata, read_layer
 from napari_cvdm.widgets.layers.placement import chosen_planes
 
@@ -37,13 +38,14 @@ LAYERS, FOLDERS, MICROSCOPE, CLEAN, BIOSR, ARRAYS = KINDS = (
     "arrays x and y",
 )
 OPTICS = ("pixel_um", "wavelength_um", "defocus_um", "medium_index", "na", "condenser_na")
+PRESET = "microscope"
 ROWS: dict[str, tuple[str, ...]] = {
-    LAYERS: ("measured layer", "second plane", "truth layer", "register", *OPTICS),
-    FOLDERS: ("measured folder", "truth folder", "register", *OPTICS),
-    MICROSCOPE: (*OPTICS, "photons", "strength_rad"),
-    CLEAN: ("clean folder", "clean pixel_um", *OPTICS, "photons"),
+    LAYERS: ("measured layer", "second plane", "truth layer", "register", PRESET, *OPTICS),
+    FOLDERS: ("measured folder", "truth folder", "register", PRESET, *OPTICS),
+    MICROSCOPE: (PRESET, *OPTICS, "photons", "strength_rad"),
+    CLEAN: ("clean folder", "clean pixel_um", PRESET, *OPTICS, "photons"),
     BIOSR: ("BioSR folder", "lowest level", "highest level"),
-    ARRAYS: ("x", "y", "register", *OPTICS),
+    ARRAYS: ("x", "y", "register", PRESET, *OPTICS),
 }
 ONLY_PHASE = ("second plane", "defocus_um", "condenser_na", "strength_rad")
 NEEDED_FOR_PHASE = ("pixel_um", "wavelength_um", "defocus_um", "medium_index")
@@ -94,6 +96,7 @@ HELP = {
         "values in [-1, 1]."
     ),
     "y": "Their truths: .npy, or the same .npz.",
+    PRESET: PRESET_HELP,
     "pixel_um": (
         "Pixel size in the sample [µm]. For a described microscope, empty means: any that the "
         "model was trained for."
@@ -168,16 +171,19 @@ class PairSource(QWidget):
             name: OptionalNumbers(name) if name == "defocus_um" else OptionalNumber(name)
             for name in numbers
         }
+        self.presets = PresetChoice(self._shown_values)
         self._fields: dict[str, Any] = {
             **self.layers,
             **self.paths,
             "register": self.register,
             **self.levels,
+            PRESET: self.presets,
             **self.numbers,
         }
         self._rows = LabelledRows({"pairs from": self.kind, **self._fields}, HELP)
         self.setLayout(self._rows)
         self.kind.currentIndexChanged.connect(self._on_kind)
+        self.presets.changed.connect(self._on_preset)
         self.layers["measured layer"].changed.connect(self._on_measured)
         self.layers["second plane"].changed.connect(self._count_positions)
         for signal in (
@@ -231,7 +237,22 @@ class PairSource(QWidget):
             if name in known or name in told:
                 self.numbers[name].set_value(known.get(name))
                 self._told[name] = known.get(name)
+        self._on_preset()
         self._count_positions()
+
+    def _on_preset(self) -> None:
+        told = {name: self.numbers[name].typed for name in self._told}
+        fields = {name: self.numbers[name] for name in (*OPTICS, "photons")}
+        for name in self.presets.fill(fields, told):
+            self._told.pop(name, None)
+        self.changed.emit()
+
+    def _shown_values(self) -> dict[str, Any]:
+        """What is saved as a microscope."""
+        values = {
+            name: self.numbers[name].value() for name in self.shown() if name in PRESET_VALUES
+        }
+        return {name: value for name, value in values.items() if value is not None}
 
     def _count_positions(self) -> None:
         """Show one position for each plane of the chosen layers, if their number is known."""

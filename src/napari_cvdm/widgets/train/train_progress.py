@@ -4,7 +4,7 @@ The field is reconstructed again every few minutes. pyqtgraph draws the curves i
 the theme.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -121,7 +121,7 @@ class TrainProgress(QWidget):
         """Draw what a step has to tell."""
         self.plots.add(step)
         if step.findings is not None:
-            self.lights.show_findings(step.findings)
+            self.lights.show_findings(step.findings, looked_for(step))
 
     def on_preview(self, preview: "Preview") -> None:
         """Show a held-out field."""
@@ -145,17 +145,43 @@ class TrainProgress(QWidget):
         self.plots.set_theme_colors(ThemeColors.of(self._viewer))
 
 
-class HealthSign(QWidget):
-    """A name, and an icon beside it: nothing, good or not."""
+def looked_for(step: "TrainStep") -> set[str]:
+    """Names of the failures that a step with findings tells of."""
+    from napari_cvdm.training.health import SCHEDULE_FAILURES, SPREAD_FAILURES
 
-    def __init__(self, name: str) -> None:
+    names = {"exploding gradients", "data wrong"}
+    names |= set(SCHEDULE_FAILURES) if step.schedule is not None else set()
+    if step.score is not None:
+        names |= {"overfitting", *(SPREAD_FAILURES if step.stage == "diffusion" else ())}
+    return names
+
+
+class HealthSign(QWidget):
+    """What is good or not, with an icon; grey as long as nobody has looked.
+
+    Parameters
+    ----------
+    name, good : str
+        Of the failure, and what is so without it.
+    """
+
+    def __init__(self, name: str, good: str) -> None:
         super().__init__()
-        self.name = name
-        self._icon, self._text = QLabel(), QLabel(name)
+        self.name, self._good = name, good
+        self._icon, self._text = QLabel(), QLabel()
         self._icon.setFixedWidth(self.fontMetrics().height())
         fill_layout(QHBoxLayout(self), self._icon, (self._text, 1))
         self.finding: Finding | None = None
-        self.setToolTip(NOT_YET)
+        self.forget()
+
+    def text(self) -> str:
+        """What stands beside the icon."""
+        return self._text.text()
+
+    @property
+    def is_grey(self) -> bool:
+        """Whether nobody has looked yet."""
+        return not self._text.isEnabled()
 
     def show_finding(self, finding: "Finding | None") -> None:
         """Light up with a finding; None is good."""
@@ -164,9 +190,8 @@ class HealthSign(QWidget):
         self._icon.setPixmap(
             self.style().standardIcon(GOOD if finding is None else BAD).pixmap(side, side)
         )
-        font = self._text.font()
-        font.setBold(finding is not None)
-        self._text.setFont(font)
+        self._say(self._good if finding is None else self.name, bold=finding is not None)
+        self._text.setEnabled(True)
         self.setToolTip(
             "Looked at: no sign of it."
             if finding is None
@@ -174,10 +199,18 @@ class HealthSign(QWidget):
         )
 
     def forget(self) -> None:
-        """Show nothing: not looked at yet."""
+        """Grey: not looked at yet."""
         self.finding = None
         self._icon.clear()
+        self._say(self._good, bold=False)
+        self._text.setEnabled(False)
         self.setToolTip(NOT_YET)
+
+    def _say(self, text: str, *, bold: bool) -> None:
+        font = self._text.font()
+        font.setBold(bold)
+        self._text.setFont(font)
+        self._text.setText(text)
 
 
 class HealthSigns(QWidget):
@@ -187,7 +220,7 @@ class HealthSigns(QWidget):
         from napari_cvdm.training.health import FAILURES
 
         super().__init__()
-        self.lights = {name: HealthSign(name) for name in FAILURES}
+        self.lights = {name: HealthSign(name, good) for name, good in FAILURES.items()}
         self.advice = wrapped_label()
         grid = QGridLayout()
         grid.setVerticalSpacing(0)
@@ -196,11 +229,11 @@ class HealthSigns(QWidget):
         fill_layout(QVBoxLayout(self), grid, self.advice, margins=(4, 0, 4, 0))
         self.advice.hide()
 
-    def show_findings(self, findings: "Sequence[Finding]") -> None:
-        """Show what was found, all of it: a light that is not named is good."""
+    def show_findings(self, findings: "Sequence[Finding]", looked: Collection[str]) -> None:
+        """Show what was found; what was looked for and is not named is good."""
         found = {finding.name: finding for finding in findings}
-        for name, light in self.lights.items():
-            light.show_finding(found.get(name))
+        for name in {*looked, *found}:
+            self.lights[name].show_finding(found.get(name))
         self._advise()
 
     def add(self, finding: "Finding") -> None:

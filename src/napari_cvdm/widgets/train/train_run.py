@@ -9,7 +9,7 @@ from queue import SimpleQueue
 from threading import Event
 from typing import TYPE_CHECKING
 
-from qtpy.QtCore import QObject, Signal
+from qtpy.QtCore import QObject, QTimer, Signal
 from tqdm import tqdm
 
 from napari_cvdm.core.request import TrainRequest
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 LOOK_WHILE_PAUSED_S = 0.1
 PREVIEW_EVERY_MIN = 2
+NEWS_MS = 300
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -94,8 +95,8 @@ def run_training(
     asked : FineTuning or TrainRequest
         A TrainRequest continues a run.
     news : SimpleQueue
-        Gets every TrainStep with something to report, every Preview, and the Finding of each
-        refused pair.
+        Gets the Progress of the preparation, every TrainStep with something to report, every
+        Preview, and the Finding of each refused pair.
     models : Path
         The user's folder of models.
     """
@@ -134,8 +135,8 @@ def _steps(
     from napari_cvdm.training.loop import train
 
     total = plan.mean_steps + plan.diffusion_steps
-    yield Progress(stage="reading the data, scoring the model to start from", done=0, total=total)
-    with closing(train(request)) as steps:
+    yield Progress(stage="reading the data", done=0, total=0)
+    with closing(train(request, news.put)) as steps:
         message = None
         while True:
             try:
@@ -192,11 +193,17 @@ class TrainRun(QObject):
         ):
             ours.connect(self._deliver)
             ours.connect(theirs)
+        # The preparation takes no steps that would bring its news.
+        self._clock = QTimer(self)
+        self._clock.setInterval(NEWS_MS)
+        self._clock.timeout.connect(self._deliver)
+        self._job.ended.connect(self._clock.stop)
         self._job.ended.connect(self.ended)
         when_gone(owner, self.control.stop)
 
     def start(self) -> None:
         """Start the thread."""
+        self._clock.start()
         self._job.start()
 
     def _deliver(self) -> None:
@@ -204,7 +211,12 @@ class TrainRun(QObject):
         from napari_cvdm.training.loop import TrainStep
         from napari_cvdm.training.validation import Preview
 
-        signals = {TrainStep: self.stepped, Preview: self.previewed, Finding: self.refused}
+        signals = {
+            Progress: self.progressed,
+            TrainStep: self.stepped,
+            Preview: self.previewed,
+            Finding: self.refused,
+        }
         while not self._news.empty():
             news = self._news.get()
             signals[type(news)].emit(news)

@@ -77,7 +77,8 @@ class TrainWidget(Dock):
         self.tabs.addTab(self.progress, "P&rogress")
         fill_layout(layout, (self.tabs, 1), self.panel, self.result)
         self.form.changed.connect(self._on_changed)
-        self.form.model.refused.connect(partial(self.panel.message.say, ERROR))
+        for refused in (self.form.model.refused, self.form.source.presets.refused):
+            refused.connect(partial(self.panel.message.say, ERROR))
         self.result.said.connect(self.panel.message.say)
         self._on_changed()
 
@@ -361,7 +362,8 @@ class TrainedModel(QWidget):
 
     def _on_use(self) -> None:
         if self._end is not None and self._end.model is not None:
-            open_reconstruct(self._viewer).form.model.set_value(str(self._end.model))
+            model = str(self._end.model)
+            open_reconstruct(self._viewer, lambda dock: dock.form.model.set_value(model))
 
     def _on_export(self) -> None:
         if self._end is None:

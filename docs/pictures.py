@@ -138,7 +138,7 @@ def super_resolution(out: Path, theme: str) -> None:
     )
     studio.photograph("first-running")
     studio.wait(lambda: quiet(dock))
-    studio.viewer.layers["preview of widefield network"].visible = False
+    studio.viewer.layers["preview of widefield network [counts]"].visible = False
     studio.photograph("first-result")
     studio.show_only("uncertainty")
     studio.photograph("first-spread")
@@ -199,7 +199,7 @@ def phase(out: Path, theme: str) -> None:
     studio.photograph("phase-compared")
     studio.viewer.canvas.grid.enabled = False
     for name in ("phase-physics", "us-tie", "wotf"):
-        studio.viewer.layers.remove(f"{name} of two defocused planes")
+        studio.viewer.layers.remove(f"{name} of two defocused planes [rad]")
     inspector = studio.open_dock(InspectWidget, "Inspect")
     mean = next(
         layer

@@ -30,7 +30,7 @@ def alone(array, model, **settings):
 
 def shown(viewer):
     return (
-        viewer.layers["live reconstruction of cell"].data
-        if "live reconstruction of cell" in viewer.layers
+        viewer.layers["live reconstruction of cell [counts]"].data
+        if "live reconstruction of cell [counts]" in viewer.layers
         else np.zeros(0)
     )

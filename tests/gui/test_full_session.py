@@ -131,7 +131,7 @@ def preview(session: UserSession) -> None:
     """One evaluation of what the screen shows."""
     session.dock.preview.click()
     session.settled()
-    layer = session.layer("preview of network")
+    layer = session.layer("preview of network [counts]")
     settings = plugin_metadata(layer)["provenance"]["settings"]
     shown = session.expected(region=settings["region"], samples=1, steps=1, schedule_points=0)
     assert layer.data.tobytes() == shown.mean.tobytes()

@@ -238,3 +238,19 @@ def test_stop_and_keep_while_a_frame_is_prepared_keeps_those_before_it(
     assert found.counts.tolist() == [2, 0, 0]
     alone = finished(reconstruct(widefield_request(first), model))
     np.testing.assert_array_equal(found.mean[0], alone.mean)
+
+
+def test_the_physics_alone_is_the_first_view(tiny_widefield_model):
+    request = widefield_request(spots((40, 36)), samples=2, steps=3)
+    views = [
+        progress.view()
+        for progress in reconstruct(request, load_model(str(tiny_widefield_model)))
+        if progress.view is not None
+    ]
+    assert views[0].samples == 0 and not views[0].variance.any()
+    estimate = finished(
+        TASKS["widefield-x2"].prepare(
+            np.asarray(request.image.array)[None], resolve(request, TASKS["widefield-x2"])
+        )
+    ).estimate
+    np.testing.assert_array_equal(views[0].mean, estimate)

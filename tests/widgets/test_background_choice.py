@@ -46,7 +46,7 @@ def test_a_layer_is_what_a_command_with_its_file_would_take(
     assert main(words[1:]) == 0
     np.testing.assert_array_equal(
         read_image(tmp_path / "out" / "mean.ome.tif").array,
-        viewer.layers["reconstruction of cell"].data,
+        viewer.layers["reconstruction of cell [counts]"].data,
     )
     dock.form.background.set_value("none")
     dock.results.repeat.click()
@@ -96,7 +96,7 @@ def test_with_a_dark_image_and_the_optics_a_good_reconstruction_is_green(
     dock.start()
     finished(dock)
     assert dock.results.light.colour == "green", dock.results.light.toolTip()
-    provenance = plugin_metadata(viewer.layers["reconstruction of cell"])["provenance"]
+    provenance = plugin_metadata(viewer.layers["reconstruction of cell [counts]"])["provenance"]
     assert (
         provenance["quantitative"]
         and "explains the measured image" in provenance["quality_reasons"][-1]

@@ -15,6 +15,10 @@ from napari_cvdm.widgets.inspect.inspect_widget import InspectWidget
 from napari_cvdm.widgets.layers.layer_data import METADATA_KEY, plugin_metadata
 from napari_cvdm.widgets.layers.result_layers import groups_of
 
+SPREAD = "uncertainty of cell [counts]"
+
+MEAN = "reconstruction of cell [counts]"
+
 FITTED = Calibration(
     factor=2.5,
     level=0.9,
@@ -44,7 +48,7 @@ def test_the_spread_of_a_calibrated_model_can_be_shown_as_an_interval(
     dock = open_dock(calibrated_model)
     dock.start()
     finished(dock)
-    layer = viewer.layers["uncertainty of cell"]
+    layer = viewer.layers[SPREAD]
     assert plugin_metadata(layer)["statistic"] == INTERVAL  # unasked, where there is one
     dock.results.statistic.setCurrentText("standard deviation")
     before = layer.data.copy()
@@ -73,7 +77,10 @@ def test_a_truth_calibrates_a_result_that_was_not(
     ] == ["standard deviation", "variance"]
     inspect = InspectWidget(viewer)
     viewer.window.add_dock_widget(inspect)
-    spread, mean = viewer.layers["uncertainty of cell"], viewer.layers["reconstruction of cell"]
+    spread, mean = (
+        viewer.layers[SPREAD],
+        viewer.layers[MEAN],
+    )
     before = spread.data.copy()
     assert not inspect.agreement.calibrate.isEnabled()
     truth = mean.data + 5 * before * rng.normal(size=before.shape)

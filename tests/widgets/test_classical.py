@@ -50,11 +50,11 @@ def test_a_phase_result_is_compared_with_the_physics_alone(
     assert not dock.results.compare.isEnabled()
     dock.start()
     finished(dock)
-    request, result = dock.form.value(), viewer.layers["reconstruction of near"]
+    request, result = dock.form.value(), viewer.layers["reconstruction of near [rad]"]
     result.contrast_limits = (-0.5, 0.5)
     dock.results.compare.click()
     finished(dock)
-    layer = viewer.layers["phase-physics of near"]
+    layer = viewer.layers["phase-physics of near [rad]"]
     assert (
         layer.data.tobytes()
         == drained(reconstruct(request, load_method("phase-physics"))).mean.tobytes()
@@ -68,9 +68,9 @@ def test_a_phase_result_is_compared_with_the_physics_alone(
     assert plugin_metadata(layer)["provenance"]["model"]["kind"] == "baseline"
     grid = viewer.canvas.grid
     assert grid.enabled
-    answers = [f"{name} of near" for name in ("phase-physics", "us-tie", "wotf")]
+    answers = [f"{name} of near [rad]" for name in ("phase-physics", "us-tie", "wotf")]
     shown = [one.name for one in viewer.layers if one.visible]
-    assert shown == ["near", "reconstruction of near", *answers]
+    assert shown == ["near", "reconstruction of near [rad]", *answers]
     for name in ("tiny-phase-2shot", "phase-physics", "us-tie", "wotf"):
         assert f"{name} in " in dock.panel.message.text()
 
@@ -96,10 +96,10 @@ def test_a_second_comparison_replaces_the_first_and_the_result_stays_chosen(
     for _ in range(2):
         widefield.results.compare.click()
         finished(widefield)
-    assert [layer.name for layer in viewer.layers].count("richardson-lucy of cell") == 1
+    assert [layer.name for layer in viewer.layers].count("richardson-lucy of cell [counts]") == 1
     assert (
-        viewer.layers["richardson-lucy of cell"].data.shape
-        == viewer.layers["reconstruction of cell"].data.shape
+        viewer.layers["richardson-lucy of cell [counts]"].data.shape
+        == viewer.layers["reconstruction of cell [counts]"].data.shape
     )
     assert widefield.results.value().name == before
     assert widefield.results.more.isEnabled()
@@ -111,7 +111,7 @@ def test_optics_that_are_filled_in_later_are_used_by_the_method(viewer, widefiel
         fill(widefield, known)
         widefield.results.compare.click()
         finished(widefield)
-        layer = viewer.layers["richardson-lucy of cell"]
+        layer = viewer.layers["richardson-lucy of cell [counts]"]
         sources.append(plugin_metadata(layer)["provenance"]["estimated"]["frames"][0]["optics"])
     assert sources[0] in ("estimated", "assumed") and sources[1] == "stated"
 

@@ -187,7 +187,13 @@ def test_results_carry_names_units_labels_limits_and_provenance():
     )
     layers = results(source, shape=(6, 8), axes="YX")
     assert list(layers) == ROLES
-    assert [layer.name for layer in layers.values()] == [f"{role} of cell" for role in ROLES]
+    units = {
+        "optical path difference": " [nm]",
+        "uncertainty": " [rad]",
+        "reconstruction": " [rad]",
+    }
+    names = [f"{role} of cell{units.get(role, '')}" for role in ROLES]
+    assert [layer.name for layer in layers.values()] == names
     assert all(
         layer.units[-2:] == source.units and layer.axis_labels[-2:] == ("y", "x")
         for layer in layers.values()
@@ -258,15 +264,15 @@ def test_a_rerun_replaces_its_own_results_only():
     source = viewer.add_image(np.zeros((6, 8)), name="cell")
     impostor = viewer.add_image(np.zeros((6, 8)), name="beta of cell")
     show_layers(viewer, to_layer_data(reconstruction((6, 8), "YX"), Placement.of(source)))
-    viewer.layers["uncertainty of cell"].visible = True
+    viewer.layers["uncertainty of cell [rad]"].visible = True
     count = len(viewer.layers)
     again = reconstruction((6, 8), "YX", seed=1)
     show_layers(viewer, to_layer_data(again, Placement.of(source)))
     assert len(viewer.layers) == count
     assert impostor in viewer.layers
     assert source in viewer.layers
-    np.testing.assert_array_equal(viewer.layers["reconstruction of cell"].data, again.mean)
-    assert viewer.layers["uncertainty of cell"].visible
+    np.testing.assert_array_equal(viewer.layers["reconstruction of cell [rad]"].data, again.mean)
+    assert viewer.layers["uncertainty of cell [rad]"].visible
 
 
 def test_a_result_that_cannot_be_shown_leaves_the_earlier_one_whole():

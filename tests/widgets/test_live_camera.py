@@ -54,7 +54,10 @@ def test_the_demo_camera_is_followed_and_never_waits(viewer, core, qtbot, tiny_w
     qtbot.waitUntil(lambda: dock._last[0].number == source.posted)
     np.testing.assert_array_equal(dock._last[0].image.array, seen[-1])
     assert dock._done + source.dropped == source.posted
-    assert viewer.layers["live reconstruction of preview"].data.shape == (2 * SIDE, 2 * SIDE)
+    assert viewer.layers["live reconstruction of preview [counts]"].data.shape == (
+        2 * SIDE,
+        2 * SIDE,
+    )
     assert not core.isBufferOverflowed()
     dock.stop("")
     qtbot.waitUntil(lambda: not dock.following)

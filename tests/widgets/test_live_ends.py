@@ -9,13 +9,15 @@ from live_frames import alone, frame, shown
 
 from napari_cvdm.widgets.live.live_widget import LiveWidget
 
+LIVE = "live reconstruction of cell [counts]"
+
 
 def ways_to_end(dock, viewer):
     return {
         "stop": (dock.stop_button.click, "Stopped"),
         "source": (partial(viewer.layers.remove, "cell"), "followed layer was removed"),
         "live": (
-            partial(viewer.layers.remove, "live reconstruction of cell"),
+            partial(viewer.layers.remove, LIVE),
             "live layer was removed",
         ),
         "steps": (partial(dock.source.steps.setValue, 4), "settings were changed"),
@@ -55,7 +57,10 @@ def test_what_stopped_starts_again(viewer, measured, open_live, qtbot, tiny_wide
         dock.stop("Stopped.")
         qtbot.waitUntil(lambda: not dock.following)
         assert dock.start_button.isEnabled()
-    assert [layer.name for layer in viewer.layers] == ["cell", "live reconstruction of cell"]
+    assert [layer.name for layer in viewer.layers] == [
+        "cell",
+        LIVE,
+    ]
 
 
 def test_a_closed_dock_stops_but_a_tab_behind_another_goes_on(
@@ -138,7 +143,7 @@ def test_a_folder_is_followed_until_it_vanishes(
 
     def shows_it():
         return (
-            "live reconstruction of camera" in viewer.layers
+            "live reconstruction of camera [counts]" in viewer.layers
             and viewer.layers[0].data.tobytes() == expected.tobytes()
         )
 

@@ -68,7 +68,7 @@ def add_result(viewer, phase, samples=None, labels=("y", "x"), **mark):
         }
         viewer.add_image(
             samples,
-            name="samples of cell",
+            name="samples of cell [rad]",
             axis_labels=("sample", *labels),
             metadata=marked("samples", **mark),
             **led,
@@ -82,7 +82,7 @@ def add_result(viewer, phase, samples=None, labels=("y", "x"), **mark):
     )
     viewer.add_image(
         phase,
-        name="reconstruction of cell",
+        name="reconstruction of cell [rad]",
         axis_labels=labels,
         metadata=marked("reconstruction", **mark),
         **place,
@@ -219,7 +219,7 @@ def test_shapes_that_cannot_be_weighed_are_named(viewer, dock, kind, where, word
 
 def test_the_suggested_mask_lies_on_the_phase_and_can_be_measured(viewer, dock, finished):
     add_result(viewer, cells())
-    phase = viewer.layers["reconstruction of cell"]
+    phase = viewer.layers["reconstruction of cell [rad]"]
     dock.suggest.click()
     finished(dock)
     mask = dock.mask.value()
@@ -343,7 +343,7 @@ def test_wrong_masks_and_pixels_are_answered_in_words(viewer, dock, finished):
     dock.start()
     finished(dock)
     assert "the mask is empty" in dock.panel.message.text()
-    viewer.layers["reconstruction of cell"].scale = (0.1, 0.1)
+    viewer.layers["reconstruction of cell [rad]"].scale = (0.1, 0.1)
     dock.start()
     assert "was reconstructed with 0.2 µm" in dock.panel.message.text()
     assert dock.table.rowCount() == 0
@@ -416,7 +416,7 @@ def test_a_suggested_mask_gives_the_area_an_interval(viewer, dock, draws, finish
     dock.start()
     finished(dock)
     assert {row["area_um2_low"] for row in rows_of(dock)} == {""}
-    viewer.add_labels(boxes(), **Placed.of(viewer.layers["reconstruction of cell"]))
+    viewer.add_labels(boxes(), **Placed.of(viewer.layers["reconstruction of cell [rad]"]))
     dock.mask.set_value(viewer.layers[-1])
     assert dock.outlines.isHidden()
 
@@ -431,7 +431,7 @@ class Placed:
 
 def test_fluorescence_has_sums_and_no_mass(viewer, dock, finished):
     place = add_result(viewer, cells())
-    layer = viewer.layers["reconstruction of cell"]
+    layer = viewer.layers["reconstruction of cell [rad]"]
     mark = layer.metadata[METADATA_KEY]
     model = {**mark["provenance"]["model"], "calibration": {"factor": 2.5, "level": 0.9}}
     layer.metadata = {

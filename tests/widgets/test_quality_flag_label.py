@@ -68,13 +68,13 @@ def test_a_run_with_optics_shows_the_light_and_the_residual_where_the_image_lies
     dock.start()
     finished(dock)
     assert dock.results.light.colour in ("amber", "red")
-    provenance = plugin_metadata(viewer.layers["reconstruction of cell"])["provenance"]
+    provenance = plugin_metadata(viewer.layers["reconstruction of cell [counts]"])["provenance"]
     said = [as_sentences(in_words(reason)) for reason in provenance["quality_reasons"]]
     assert dock.results.light.toolTip().splitlines() == said
     assert any("measured image" in reason for reason in provenance["quality_reasons"])
     for role in ("residual", "local chi-squared"):
         show_stored(viewer, dock.results.value(), role)
-    residual = viewer.layers["residual of cell"]
+    residual = viewer.layers["residual of cell [sigma]"]
     assert residual.data.shape == source.data.shape
     np.testing.assert_allclose(residual.data_to_world((3, 4)), source.data_to_world((3, 4)))
     assert residual.units == source.units

@@ -49,7 +49,9 @@ def test_a_dropped_file_is_shown_chosen_and_waits_for_reconstruct(
     assert dock.panel.run.isEnabled() and dock.panel.message.text() == ""
     dock.panel.run.click()
     worked_off(dock)
-    np.testing.assert_allclose(viewer.layers["reconstruction of known"].scale, 0.04, rtol=1e-6)
+    np.testing.assert_allclose(
+        viewer.layers["reconstruction of known [counts]"].scale, 0.04, rtol=1e-6
+    )
 
 
 def test_several_dropped_files_wait_for_start(viewer, dock, write, worked_off):
@@ -83,7 +85,7 @@ def test_a_listed_file_is_opened_with_its_pixel_size_and_reconstructed_as_it_wou
     enqueue(dock, path)
     assert not dock.queue.view.list.isHidden()
     worked_off(dock)
-    layer, result = viewer.layers["cell"], viewer.layers["reconstruction of cell"]
+    layer, result = viewer.layers["cell"], viewer.layers["reconstruction of cell [counts]"]
     np.testing.assert_allclose(layer.scale, 0.08, rtol=1e-6)
     assert [f"{unit:~}" for unit in layer.units] == ["µm", "µm"]
     assert layer.axis_labels == ("y", "x")
@@ -95,7 +97,7 @@ def test_a_listed_file_is_opened_with_its_pixel_size_and_reconstructed_as_it_wou
         )
     )
     assert result.data.tobytes() == alone.mean.tobytes()
-    assert viewer.layers["uncertainty of cell"].data.tobytes() == alone.std.tobytes()
+    assert viewer.layers["uncertainty of cell [counts]"].data.tobytes() == alone.std.tobytes()
     assert states(dock) == {"cell.tif": State.DONE}
 
 
@@ -111,7 +113,7 @@ def test_a_folder_is_worked_off_in_natural_order_and_strays_are_named(
     stray = dock.queue.view.rows[-1]
     assert ".txt are not read" in stray.text(1)
     names = [layer.name for layer in viewer.layers]
-    assert names.index("reconstruction of c2") < names.index("c10")
+    assert names.index("reconstruction of c2 [counts]") < names.index("c10")
     assert dock.panel.message.text() == "The queue has ended: 2 done, 1 skipped."
 
 
@@ -157,7 +159,9 @@ def test_optics_that_only_another_layer_told_are_not_taken_for_a_file(
     dock.queue.view.start.click()
     worked_off(dock)
     assert states(dock) == {"known.tif": State.DONE, "unknown.tif": State.DONE}
-    settings = plugin_metadata(viewer.layers["reconstruction of unknown"])["provenance"]["settings"]
+    settings = plugin_metadata(viewer.layers["reconstruction of unknown [counts]"])["provenance"][
+        "settings"
+    ]
     assert settings["pixel_um"] == 0.1
 
 
@@ -227,9 +231,9 @@ def test_a_drop_while_a_run_is_on_waits_in_the_list(
     assert states(dock) == {"later.tif": State.DONE}
     names = [layer.name for layer in viewer.layers]
     assert (
-        names.index("reconstruction of cell")
+        names.index("reconstruction of cell [counts]")
         < names.index("later")
-        < names.index("reconstruction of later")
+        < names.index("reconstruction of later [counts]")
     )
     assert dock.preview.isEnabled()
 
@@ -250,13 +254,13 @@ def test_stop_and_keep_keeps_this_file_and_goes_on(qtbot, viewer, dock, write, w
 def test_a_queued_result_can_be_repeated(viewer, dock, write, worked_off):
     enqueue(dock, write("a.tif"), write("b.tif"))
     worked_off(dock)
-    first = viewer.layers["reconstruction of a"].data.tobytes()
+    first = viewer.layers["reconstruction of a [counts]"].data.tobytes()
     dock.results.choose("a by tiny-widefield-x2")
     dock.results.repeat.click()
     assert dock.form.image.value() is viewer.layers["a"]
     dock.start()
     worked_off(dock)
-    assert viewer.layers["reconstruction of a"].data.tobytes() == first
+    assert viewer.layers["reconstruction of a [counts]"].data.tobytes() == first
 
 
 def test_every_part_of_the_dock_takes_a_drop_of_files_and_nothing_else(viewer, dock, tmp_path):
@@ -308,8 +312,10 @@ def test_files_can_be_chosen_without_a_mouse(dock, write, worked_off, monkeypatc
 def test_nothing_of_a_finished_file_is_kept_but_its_layers(qtbot, viewer, dock, write, worked_off):
     enqueue(dock, write("a.tif"), write("b.tif"))
     worked_off(dock)
-    pixels = [weakref.ref(viewer.layers[name].data) for name in ("a", "reconstruction of a")]
-    for name in [layer.name for layer in viewer.layers if layer.name.endswith("a")]:
+    pixels = [
+        weakref.ref(viewer.layers[name].data) for name in ("a", "reconstruction of a [counts]")
+    ]
+    for name in [layer.name for layer in viewer.layers if " of a" in f" of {layer.name}"]:
         viewer.layers.remove(name)
 
     # Under PySide6 napari's controls of a layer hold it until the event loop has deleted them.

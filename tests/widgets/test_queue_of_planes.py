@@ -39,7 +39,7 @@ def test_two_files_are_the_two_planes_and_what_no_file_says_is_asked_for_first(
     phase_dock.form.optics["defocus_um"].set_value((-1.0, 1.0))
     phase_dock.queue.view.start.click()
     worked_off(phase_dock)
-    result = viewer.layers["reconstruction of cell_below"]
+    result = viewer.layers["reconstruction of cell_below [rad]"]
     image = combine_planes(*(read_image(path) for path in paths))
     asked = phase_dock.form.settings() | {"pixel_um": None}
     alone = drained(
@@ -55,7 +55,7 @@ def test_two_files_of_two_planes_each_are_two_images(viewer, phase_dock, write, 
     assert states(phase_dock) == {"a.tif + b.tif": State.WAITING} or phase_dock.panel.busy
     worked_off(phase_dock)
     assert states(phase_dock) == {"a.tif": State.DONE, "b.tif": State.DONE}
-    assert viewer.layers["reconstruction of a"].data.shape == (48, 40)
+    assert viewer.layers["reconstruction of a [rad]"].data.shape == (48, 40)
 
 
 def test_the_command_of_a_queued_pair_names_both_files(
@@ -89,7 +89,7 @@ def test_three_files_become_one_image_when_three_positions_are_typed(
     assert list(states(phase_dock)) == ["cell_z0.tif + cell_z1.tif + cell_z2.tif"]
     worked_off(phase_dock)
     assert list(states(phase_dock).values()) == [State.DONE]
-    assert viewer.layers["reconstruction of cell_z0"].data.shape == (48, 40)
+    assert viewer.layers["reconstruction of cell_z0 [rad]"].data.shape == (48, 40)
     phase_dock.results.command.click()
     worked_off(phase_dock)
     assert all(str(path) in QApplication.clipboard().text() for path in paths)
@@ -108,7 +108,7 @@ def test_a_dropped_stack_has_as_many_planes_as_positions(
     phase_dock.queue.view.start.click()
     worked_off(phase_dock)
     assert states(phase_dock) == {"cell.tif": State.DONE}
-    assert viewer.layers["reconstruction of cell"].data.shape == (48, 40)
+    assert viewer.layers["reconstruction of cell [rad]"].data.shape == (48, 40)
 
 
 @pytest.mark.parametrize("names", [("below", "above"), ("z0", "z1")])

@@ -164,7 +164,7 @@ def test_a_result_folder_opens_as_the_dock_would_show_it(plugin, tmp_path, upsam
 def test_the_provenance_file_opens_its_folder(plugin, tmp_path):
     folder_of(reconstruction(), tmp_path, {})
     layers = ViewerModel().open(tmp_path / "provenance.json", plugin=None)
-    assert "reconstruction of cell" in [layer.name for layer in layers]
+    assert "reconstruction of cell [counts]" in [layer.name for layer in layers]
 
 
 def test_what_is_not_ours_is_left_to_others(tmp_path, mrc):

@@ -303,7 +303,7 @@ def test_a_typed_pixel_size_places_the_result_and_can_scale_the_layer(
     assert not dock.form.scale.isHidden()
     dock.start()
     finished(dock)
-    result = viewer.layers["reconstruction of cell"]
+    result = viewer.layers["reconstruction of cell [counts]"]
     np.testing.assert_allclose(result.scale, 0.05)
     assert [f"{unit:~}" for unit in result.units] == ["µm", "µm"]
     dock.form.scale.click()

@@ -14,6 +14,10 @@ from napari_cvdm.reconstruction.reconstruct import reconstruct
 from napari_cvdm.widgets.layers.layer_data import METADATA_KEY
 from napari_cvdm.widgets.layers.shown_layers import show_schedule
 
+SPREAD = "uncertainty of cell [counts]"
+
+MEAN = "reconstruction of cell [counts]"
+
 RESULTS = ("uncertainty", "untrusted pixels", "reconstruction")
 
 
@@ -35,9 +39,11 @@ def test_a_widefield_run_adds_its_layers(
     finished(dock)
     assert [layer.name for layer in viewer.layers] == [
         "cell",
-        *(f"{role} of cell" for role in RESULTS),
+        SPREAD,
+        "untrusted pixels of cell",
+        MEAN,
     ]
-    result = viewer.layers["reconstruction of cell"]
+    result = viewer.layers[MEAN]
     assert result.data.shape == (80, 72)
     np.testing.assert_allclose(result.scale, source.scale / 2)
     assert result.units == source.units
@@ -55,8 +61,8 @@ def test_the_dock_and_the_core_give_the_same_pixels(
     dock.start()
     finished(dock)
     alone = drained(reconstruct(request, load_model(request.model)))
-    assert viewer.layers["reconstruction of cell"].data.tobytes() == alone.mean.tobytes()
-    assert viewer.layers["uncertainty of cell"].metadata[METADATA_KEY]["provenance"]["settings"][
+    assert viewer.layers[MEAN].data.tobytes() == alone.mean.tobytes()
+    assert viewer.layers[SPREAD].metadata[METADATA_KEY]["provenance"]["settings"][
         "pixel_um"
     ] == pytest.approx(0.065)
 
@@ -82,7 +88,7 @@ def test_a_phase_run_takes_one_layer_of_two_planes_or_two_layers(
     assert dock.panel.run.isEnabled()
     dock.start()
     finished(dock)
-    assert viewer.layers["reconstruction of near"].data.shape == (48, 40)
+    assert viewer.layers["reconstruction of near [rad]"].data.shape == (48, 40)
     assert viewer.layers.units is not None
 
 
@@ -140,7 +146,7 @@ def test_a_planted_runtime_error_is_reported_and_the_button_comes_back(
     assert len(viewer.layers) == 1
     dock.start()
     finished(dock)
-    assert "reconstruction of cell" in viewer.layers
+    assert MEAN in viewer.layers
 
 
 def test_a_corrupted_model_is_reported(
@@ -227,12 +233,7 @@ def test_a_rerun_replaces_the_former_result_when_it_is_complete(
         dock.start()
         finished(dock)
     assert len(viewer.layers) == 1 + len(RESULTS)
-    assert (
-        viewer.layers["reconstruction of cell"].metadata[METADATA_KEY]["provenance"]["settings"][
-            "seed"
-        ]
-        == 1
-    )
+    assert viewer.layers[MEAN].metadata[METADATA_KEY]["provenance"]["settings"]["seed"] == 1
     assert dock.form.image.count() == 1
 
 
@@ -254,10 +255,10 @@ def test_the_source_layer_may_go_and_the_slider_may_move_during_a_run(
     viewer.dims.set_current_step(0, 2)
     viewer.layers.remove(source)
     finished(dock)
-    assert viewer.layers["reconstruction of cell"].data.shape == (3, 80, 72)
+    assert viewer.layers[MEAN].data.shape == (3, 80, 72)
     show_schedule(viewer, dock.results.value(), "gamma")
     assert viewer.layers["gamma of cell"].axis_labels == ("schedule t", "t", "y", "x")
-    np.testing.assert_allclose(viewer.layers["reconstruction of cell"].scale, (1, 0.0325, 0.0325))
+    np.testing.assert_allclose(viewer.layers[MEAN].scale, (1, 0.0325, 0.0325))
 
 
 def test_a_second_start_during_a_run_does_nothing(
@@ -321,7 +322,7 @@ def test_closing_the_viewer_in_mid_run_is_survived(
     viewer.close()
     WorkerBase.await_workers(600_000)
     qtbot.wait(50)
-    assert "reconstruction of cell" not in viewer.layers
+    assert MEAN not in viewer.layers
 
 
 def test_napari_s_activity_area_shows_the_run_and_nothing_after_it(

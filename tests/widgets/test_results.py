@@ -24,6 +24,8 @@ from napari_cvdm.widgets.layers.frames import drawn_each
 from napari_cvdm.widgets.layers.layer_data import METADATA_KEY, plugin_metadata
 from napari_cvdm.widgets.layers.result_layers import groups_of
 
+MEAN = "reconstruction of cell [counts]"
+
 
 @pytest.fixture
 def dock(viewer, measured, open_dock, tiny_widefield_model):
@@ -42,14 +44,9 @@ def test_added_samples_make_the_result_of_one_longer_run(viewer, dock, finished)
     whole = drained(
         reconstruct(replace(dock.form.value(), samples=5), load_model(dock.form.model.value()))
     )
-    assert viewer.layers["reconstruction of cell"].data.tobytes() == whole.mean.tobytes()
-    assert viewer.layers["uncertainty of cell"].data.tobytes() == whole.std.tobytes()
-    assert (
-        plugin_metadata(viewer.layers["reconstruction of cell"])["provenance"]["settings"][
-            "samples"
-        ]
-        == 5
-    )
+    assert viewer.layers[MEAN].data.tobytes() == whole.mean.tobytes()
+    assert viewer.layers["uncertainty of cell [counts]"].data.tobytes() == whole.std.tobytes()
+    assert plugin_metadata(viewer.layers[MEAN])["provenance"]["settings"]["samples"] == 5
 
 
 def test_the_time_left_of_a_run_that_goes_on_is_that_of_its_own_steps(qtbot, monkeypatch):
@@ -77,7 +74,7 @@ def test_stop_and_keep_gives_what_is_finished(qtbot, viewer, dock, finished):
     shorter = drained(
         reconstruct(replace(dock.form.value(), samples=count), load_model(dock.form.model.value()))
     )
-    assert viewer.layers["reconstruction of cell"].data.tobytes() == shorter.mean.tobytes()
+    assert viewer.layers[MEAN].data.tobytes() == shorter.mean.tobytes()
     assert f"stopped with {count} of 1000" in dock.panel.message.text()
 
 
@@ -138,7 +135,7 @@ def test_a_time_lapse_streams_frame_by_frame(
     early = running.data[0].copy()
     free.set()
     qtbot.waitUntil(lambda: not dock.panel.busy)
-    final = viewer.layers["reconstruction of movie"].data
+    final = viewer.layers["reconstruction of movie [counts]"].data
     assert np.array_equal(early, final[0])
     assert final.any(axis=(1, 2)).all()
     assert "reconstruction of movie (running)" not in viewer.layers
@@ -149,7 +146,7 @@ def test_a_preview_of_the_screen_is_one_layer_of_that_part(viewer, dock, finishe
     viewer.layers["cell"].corner_pixels = corners
     dock.start_preview()
     finished(dock)
-    layer = viewer.layers["preview of cell"]
+    layer = viewer.layers["preview of cell [counts]"]
     assert plugin_metadata(layer)["provenance"]["settings"]["region"] == (10, 36, 6, 31)
     request = replace(
         dock.form.value(), region=(10, 36, 6, 31), samples=1, steps=1, schedule_points=0
@@ -184,14 +181,14 @@ def test_a_preview_of_a_drawn_rectangle_follows_scale_and_slider(
     viewer.layers.selection.active = shapes
     dock.start_preview()
     finished(dock)
-    settings = plugin_metadata(viewer.layers["preview of movie"])["provenance"]["settings"]
+    settings = plugin_metadata(viewer.layers["preview of movie [counts]"])["provenance"]["settings"]
     assert settings["region"] == (5, 28, 3, 30)
     image = replace(dock.form.value().image, array=movie[1], axes="YX")
     request = replace(
         dock.form.value(), image=image, region=(5, 28, 3, 30), samples=1, steps=1, schedule_points=0
     )
     assert (
-        viewer.layers["preview of movie"].data.tobytes()
+        viewer.layers["preview of movie [counts]"].data.tobytes()
         == drained(reconstruct(request, load_model(request.model))).mean.tobytes()
     )
 
@@ -217,7 +214,7 @@ def test_a_preview_of_many_axes_is_one_frame(
     viewer.dims.set_point(0, 2)
     dock.start_preview()
     finished(dock)
-    layer = viewer.layers["preview of movie"]
+    layer = viewer.layers["preview of movie [counts]"]
     assert layer.data.shape == shown
     kept = min(layer.ndim, movie.ndim)
     there = (2, *(0,) * (movie.ndim - 1))
@@ -238,7 +235,7 @@ def test_a_rectangle_beside_the_image_is_refused_in_words(viewer, dock):
 def test_the_spread_can_be_switched_there_and_back(viewer, dock, finished):
     dock.start()
     finished(dock)
-    layer = viewer.layers["uncertainty of cell"]
+    layer = viewer.layers["uncertainty of cell [counts]"]
     before = layer.data.copy()
     dock.results.statistic.setCurrentText("variance")
     np.testing.assert_allclose(layer.data, before**2, rtol=1e-6)
@@ -260,10 +257,10 @@ def test_settings_of_a_result_are_put_back_into_the_form(viewer, dock, finished)
         dock.form.counts[name].setValue(5)
     dock.results.repeat.click()
     assert dock.form.settings() == asked
-    first = viewer.layers["reconstruction of cell"].data.tobytes()
+    first = viewer.layers[MEAN].data.tobytes()
     dock.start()
     finished(dock)
-    assert viewer.layers["reconstruction of cell"].data.tobytes() == first
+    assert viewer.layers[MEAN].data.tobytes() == first
 
 
 def test_repeating_chooses_a_layer_whose_name_looks_like_two(
@@ -358,7 +355,7 @@ def test_the_input_may_go_while_it_is_reconstructed(qtbot, viewer, dock, finishe
     qtbot.waitUntil(lambda: dock.panel.bar.value() > 2)
     viewer.layers.remove("cell")
     finished(dock)
-    assert viewer.layers["reconstruction of cell"].data.any()
+    assert viewer.layers[MEAN].data.any()
     assert dock.form.missing() == ("an image layer",)
 
 
@@ -379,11 +376,13 @@ def test_each_drawn_rectangle_is_a_result_of_its_own(
     assert not dock.rectangles.isHidden()
     dock.rectangles.click()
     qtbot.waitUntil(
-        lambda: not dock.panel.busy and "reconstruction of cell, rectangle 2" in viewer.layers
+        lambda: (
+            not dock.panel.busy and "reconstruction of cell, rectangle 2 [counts]" in viewer.layers
+        )
     )
     request = dock.form.value()
     for number in (1, 2):
-        layer = viewer.layers[f"reconstruction of cell, rectangle {number}"]
+        layer = viewer.layers[f"reconstruction of cell, rectangle {number} [counts]"]
         region = drawn_each(shapes, source)[number]
         alone = drained(reconstruct(replace(request, region=region), load_model(request.model)))
         assert layer.data.tobytes() == alone.mean.tobytes()

@@ -54,7 +54,7 @@ def test_samples_of_an_earlier_run_do_not_stay_with_a_later_one():
     viewer = ViewerModel()
     source = viewer.add_image(np.zeros((6, 8)), name="cell")
     shown(viewer, source, 1, samples=True, everything=True)
-    assert "samples of cell" in viewer.layers
+    assert "samples of cell [rad]" in viewer.layers
     shown(viewer, source, 2)
     shown_again = set(ROLES) - {"gamma", "beta"}
     assert {plugin_metadata(layer).get("role") for layer in viewer.layers} == {None, *shown_again}
@@ -128,7 +128,7 @@ def test_a_result_beside_a_movie_takes_no_units_from_the_viewer(unit, samples):
     )
     for layer in (
         viewer.layers["gamma of cell"],
-        viewer.layers["samples of cell"] if samples else viewer.layers["beta of cell"],
+        viewer.layers["samples of cell [rad]"] if samples else viewer.layers["beta of cell"],
     ):
         np.testing.assert_allclose(layer.data_to_world((0,) * layer.ndim)[-2:], (3, 4))
         for frame in range(5):
@@ -141,7 +141,7 @@ def test_samples_and_schedule_of_one_result_have_two_sliders():
     source = viewer.add_image(np.zeros((6, 8)), name="cell", axis_labels=("y", "x"))
     shown(viewer, source, 1, samples=True, everything=True)
     assert viewer.layers["gamma of cell"].data.shape == (2, 1, 6, 8)
-    assert viewer.layers["samples of cell"].data.shape == (2, 6, 8)
+    assert viewer.layers["samples of cell [rad]"].data.shape == (2, 6, 8)
     assert viewer.dims.axis_labels == ("t", "sample", "y", "x")
 
 

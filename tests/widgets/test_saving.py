@@ -327,7 +327,7 @@ def results_in_files(folder, plugin):
     (folder / "folder").mkdir()
     write_result(folder / "folder", made, {}, {})
     viewer.layers.save(str(folder / "all.ome.zarr"), plugin=PLUGIN)
-    reconstruction = viewer.layers["reconstruction of cell"]
+    reconstruction = viewer.layers["reconstruction of cell [counts]"]
     alone = ViewerModel()
     alone.add_layer(Layer.create(*reconstruction.as_layer_data_tuple()))
     alone.layers.save(str(folder / "one.ome.tif"), plugin=PLUGIN)

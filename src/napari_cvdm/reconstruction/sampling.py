@@ -381,8 +381,8 @@ class _SampleDrawer:
     def draw(self) -> Generator[Progress, Stop | None, None]:
         """Draw group after group, until all are there or the run is stopped."""
         frame = self._frame
-        if frame.prepared.posterior is not None:  # the physics is something to see
-            yield from self._say("the first image", self._done, frame.first_view)
+        # The physics alone is something to see.
+        yield from self._say("the first image", self._done, frame.first_view)
         start: Tensor | None = None
         query = frame.start()
         for group in frame.groups(self._moments.count):

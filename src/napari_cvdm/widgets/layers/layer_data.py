@@ -32,6 +32,11 @@ def plugin_metadata(layer: "Layer") -> Mapping[str, Any]:
     return found if isinstance(found, Mapping) else {}
 
 
+def layer_name(role: str, source: str, unit: str = "") -> str:
+    """What a layer shows, of which image, and its unit, which napari's colour bar has not."""
+    return f"{role} of {source} [{unit}]" if unit else f"{role} of {source}"
+
+
 def is_measurement(layer: "Layer") -> bool:
     """Whether a layer is an image to reconstruct: neither a result of ours nor a truth."""
     from napari.layers import Image

@@ -19,6 +19,7 @@ from napari_cvdm.widgets.layers.layer_data import (
     LayerData,
     chi2_colormap,
     inner_limits,
+    layer_name,
     look_of,
     plugin_metadata,
     signed_colormap,
@@ -185,7 +186,7 @@ def _layer(
         **(metadata or {}),
     }
     keywords = {
-        "name": f"{role} of {source.name}",
+        "name": layer_name(role, source.name, unit),
         "visible": role == RECONSTRUCTION,
         "metadata": {METADATA_KEY: known},
         **place.keywords(),
@@ -281,7 +282,7 @@ def preview_layer_data(reconstruction: Reconstruction, source: Placement) -> Lay
         "provenance": asdict(reconstruction.provenance),
     }
     keywords = {
-        "name": f"preview of {source.name}",
+        "name": layer_name("preview", source.name, reconstruction.unit),
         "metadata": {METADATA_KEY: known},
         **place.keywords(),
         **look_of(values, reconstruction.unit),
@@ -333,7 +334,7 @@ def _disk_layer(path: Path, name: str, run: Run) -> LayerData:
         "provenance": parse_json_object(read_bounded(path / PROVENANCE)),
     }
     keywords: dict[str, Any] = {
-        "name": f"{DISK_ROLES[name]} of {run.place.name} ({path.name})",
+        "name": layer_name(DISK_ROLES[name], f"{run.place.name} ({path.name})", unit),
         "visible": name == "mean",
         "metadata": {METADATA_KEY: known},
         "multiscale": len(levels) > 1,
@@ -483,9 +484,12 @@ def show_spread_as(group: ResultGroup, wanted: str) -> None:
         return
     layer.data = spread_as(layer.data, group.statistic, wanted, group.factor)
     unit = spread_unit(str(group.mark["unit"]), wanted)
+    mark = plugin_metadata(layer)
+    old, new = (layer_name(mark["role"], mark["source"], one) for one in (mark["unit"], unit))
+    layer.name = layer.name.replace(old, new)
     layer.metadata = {
         **layer.metadata,
-        METADATA_KEY: {**plugin_metadata(layer), "statistic": wanted, "unit": unit},
+        METADATA_KEY: {**mark, "statistic": wanted, "unit": unit},
     }
     layer.contrast_limits = spread_look(layer.data)["contrast_limits"]
 

@@ -18,6 +18,7 @@ from napari_cvdm.widgets.layers.layer_data import (
     METADATA_KEY,
     LayerData,
     inner_limits,
+    layer_name,
     look_of,
     plugin_metadata,
     spread_look,
@@ -79,7 +80,7 @@ def show_layers(
                 viewer.layers.remove(old)
             viewer.add_layer(new)
             if isinstance(new, Image):
-                new.colorbar.visible = True
+                new.colorbar.visible = new.name_overlay.visible = True
         for layer in gone:
             if layer in viewer.layers:
                 viewer.layers.remove(layer)
@@ -258,7 +259,7 @@ def remove_layers(viewer: "Viewer", layers: Iterable["Layer"]) -> None:
 def _has_own_name(layer: "Layer") -> bool:
     """Whether a layer of a result has the name that it was given: the user did not rename it."""
     mark = plugin_metadata(layer)
-    return _is_named(layer, f"{mark['role']} of {mark['source']}")
+    return _is_named(layer, layer_name(mark["role"], mark["source"], mark.get("unit", "")))
 
 
 def _is_named(layer: "Layer", name: str) -> bool:

@@ -32,10 +32,10 @@ from napari_cvdm.widgets.common.reconstruct_form import OTHER_PLANES, Reconstruc
 from napari_cvdm.widgets.common.run_panel import ERROR, INFORMATION, WARNING, MessageLine, RunPanel
 from napari_cvdm.widgets.common.worker import when_gone
 from napari_cvdm.widgets.layers.contributions import placement
-from napari_cvdm.widgets.layers.layer_data import METADATA_KEY, LayerData
+from napari_cvdm.widgets.layers.layer_data import METADATA_KEY, LayerData, layer_name
 from napari_cvdm.widgets.layers.placement import Placement
 from napari_cvdm.widgets.layers.reconstruction import Run, engine_problem, steps_of
-from napari_cvdm.widgets.layers.result_layers import to_layer_data
+from napari_cvdm.widgets.layers.result_layers import STORED, to_layer_data
 from napari_cvdm.widgets.layers.shown_layers import show_layers, show_result
 from napari_cvdm.widgets.live.live_run import LayerFeed, LiveRun
 
@@ -418,5 +418,6 @@ class LiveLayer:
     def _first(self, frame: "LiveFrame") -> LayerData:
         *_, (values, keywords, kind) = to_layer_data(frame.reconstruction, self.place)
         metadata = {**keywords["metadata"][METADATA_KEY], "group": f"live, {self.place.name}"}
-        name = f"live reconstruction of {self.place.name}"
+        metadata.pop(STORED)  # the frames after it have other pixels
+        name = layer_name("live reconstruction", self.place.name, frame.reconstruction.unit)
         return values, {**keywords, "name": name, "metadata": {METADATA_KEY: metadata}}, kind

@@ -27,6 +27,7 @@ from napari_cvdm.widgets.layers.frames import Region, drawn, drawn_each, frame_i
 from napari_cvdm.widgets.layers.layer_data import (
     METADATA_KEY,
     LayerData,
+    layer_name,
     look_of,
     plugin_metadata,
 )
@@ -612,7 +613,7 @@ def classical_layer_data(
         "provenance": asdict(reconstruction.provenance),
     }
     keywords = {
-        "name": f"{method} of {source.name}",
+        "name": layer_name(str(method), source.name, unit),
         "metadata": {METADATA_KEY: metadata},
         **place.keywords(),
         **look,

@@ -14,7 +14,7 @@ from napari_cvdm.core.result import finished as drained
 from napari_cvdm.live import follow as live
 from napari_cvdm.models.registry import load_model
 from napari_cvdm.reconstruction.reconstruct import reconstruct
-from napari_cvdm.widgets.layers.layer_data import METADATA_KEY, is_measurement
+from napari_cvdm.widgets.layers.layer_data import METADATA_KEY, is_measurement, plugin_metadata
 from napari_cvdm.widgets.live.live_run import LayerFeed
 from napari_cvdm.widgets.live.live_widget import LiveWidget, describe_pace
 

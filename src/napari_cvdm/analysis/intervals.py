@@ -18,6 +18,7 @@ from napari_cvdm.core.statistics import normal_factor
 
 LEVEL = 0.9
 STEP_PX = 0.5  # between the points of a profile
+ROUNDING_PX = 1e-3  # of vertices, which are of single precision in a viewer
 LEAST_PROMINENCE = 0.2  # of the range of a profile: a lower bump is no second peak
 LEAST_SHARE = 0.5  # of the samples: a width that fewer of them have gets no interval
 
@@ -199,8 +200,7 @@ def points_along(vertices: np.ndarray, step: float = STEP_PX) -> tuple[np.ndarra
     )
     if len(vertices) < 2 or at_corner[-1] <= 0:
         raise RequestError("the line has no length; draw it from one point to another.")
-    # Vertices are of single precision in a viewer: the last digits make no further point.
-    lengths = np.linspace(0, at_corner[-1], int(np.ceil(at_corner[-1] / step - 1e-3)) + 1)
+    lengths = np.linspace(0, at_corner[-1], int(np.ceil(at_corner[-1] / step - ROUNDING_PX)) + 1)
     rows, columns = (np.interp(lengths, at_corner, vertices[:, axis]) for axis in (0, 1))
     return np.stack([rows, columns], axis=1), lengths
 
@@ -220,9 +220,12 @@ def box_around(points: np.ndarray, shape: tuple[int, ...]) -> tuple[slice, slice
 
 def values_along(image: np.ndarray, points: np.ndarray) -> np.ndarray:
     """An image (Y, X), interpolated linearly at points (K, 2); NaN outside of it."""
+    last = np.array(image.shape) - 1.0
+    inside = np.clip(points, 0, last)
+    near = np.where(np.abs(points - inside) < ROUNDING_PX, inside, points)
     return np.asarray(
         map_coordinates(
-            image.astype(np.float64), points.T, order=1, mode="constant", cval=float("nan")
+            image.astype(np.float64), near.T, order=1, mode="constant", cval=float("nan")
         )
     )
 

@@ -148,7 +148,7 @@ class MeasureWidget(Dock):
         self.alpha.setSuffix(" µm³/pg")
         self.alpha.setValue(ALPHA_UM3_PER_PG)
         self.alpha.setMinimumWidth(NARROWEST_PX)
-        self.background = QCheckBox("Above the bac&kground")
+        self.background = QCheckBox("Above the back&ground")
         self.outlines = QCheckBox("&Outlines from every sample")
         self.outlines.setChecked(True)
         self.every_frame = QCheckBox("Ever&y frame")

@@ -119,7 +119,7 @@ def test_importing_the_manifest_imports_nothing_heavy():
 
 def test_readers_claim_no_file_that_napari_reads(contributions):
     patterns = {pattern for reader in contributions.readers for pattern in reader.filename_patterns}
-    assert not patterns & {"*", "*.*", "*.tif", "*.tiff", "*.ome.tif", "*.npy", "*.png", "*.json"}
+    assert not patterns & {"*", "*.*", "*.tif", "*.tiff", "*.npy", "*.png", "*.json"}
 
 
 def entry(viewer):

@@ -106,6 +106,7 @@ class Session:
         """A stage, from its beginning or from where it was left."""
         if stage.name == "diffusion" and resumed is None and self._learns_mean:
             # The target is what the mean leaves.
+            self._said(Progress(stage="measuring what the mean leaves", done=0, total=0))
             steps = range(self.offset, self.offset + SCALE_BATCHES)
             batches = (self._batch(step, slice(None)) for step in steps)
             self.network.residual_scale.copy_(measure_residual_scale(self.network, batches))

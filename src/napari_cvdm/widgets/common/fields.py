@@ -218,6 +218,13 @@ _NAME = re.compile(
 )
 
 
+_FIRST_WORDS = frozenset(
+    "a all an any at each every few fewer for half imaged in it its less more no none not nothing "
+    "of on one only outside reconstructed some stopped that the there these this those what where "
+    "with without".split()
+)
+
+
 def label_of(name: str) -> str:
     """The label of a setting."""
     return WORDS.get(name) or name[:1].upper() + name[1:].replace("_", " ")
@@ -242,10 +249,10 @@ def in_words(message: str) -> str:
 def as_sentences(text: str) -> str:
     """The same with a capital at the beginning of each sentence.
 
-    One with a colon stays, since it may begin with the name of a layer or a file.
+    Another word may be the name of a layer or a file, which stays as it is.
     """
     return " ".join(
-        one if ":" in one.split(" (")[0] else one[:1].upper() + one[1:]
+        one[:1].upper() + one[1:] if one.split(" ")[0] in _FIRST_WORDS else one
         for one in _SENTENCE_END.split(text)
     )
 

@@ -12,6 +12,7 @@ from qtpy.QtWidgets import (
     QFileDialog,
     QHBoxLayout,
     QLabel,
+    QLineEdit,
     QMenu,
     QSizePolicy,
     QVBoxLayout,
@@ -137,9 +138,9 @@ class ResultsPanel(QWidget):
             "Look at the reconstruction and at its uncertainty in turn, in the same place.",
             self._on_turn,
         )
-        self.schedule = make_button("Sche&dule", SCHEDULE_HELP, self._on_schedule)
+        self.schedule = make_button("Schedule", SCHEDULE_HELP, self._on_schedule)
         self.schedule.setCheckable(True)
-        self.layers = make_button("Other la&yers", "Show more of this result.", lambda: None)
+        self.layers = make_button("Other layers", "Show more of this result.", lambda: None)
         self.layers.setMenu(QMenu(self.layers))
         self.time = TimeSlider(self._show_schedule, self._on_stack)
         self.group.setToolTip("A result: all layers that came from one run.")
@@ -151,7 +152,7 @@ class ResultsPanel(QWidget):
             fill_layout(
                 QHBoxLayout(),
                 (self.turn, 1),
-                label_field("&as", self.statistic),
+                label_field("as", self.statistic),
                 (self.statistic, 1),
             ),
             fill_layout(QHBoxLayout(), (self.schedule, 1), (self.layers, 1)),
@@ -298,9 +299,10 @@ class TimeSlider(QWidget):
         self.slider.setRange(0.0, 1.0)
         self.slider.setDecimals(2)
         self.slider.setValue(MIDDLE_TIME)
-        self.slider.setToolTip("Time t of the schedule: 0 is the clean image, 1 is pure noise.")
+        for part in (self.slider, *self.slider.findChildren(QLineEdit)):
+            part.setToolTip("Time t of the schedule: 0 is the clean image, 1 is pure noise.")
         self.stack = make_button(
-            "As a stac&k over t", "Add gamma and beta with an axis of times.", stack
+            "As a stack over t", "Add gamma and beta with an axis of times.", stack
         )
         fill_layout(QHBoxLayout(self), label_field("t", self.slider), (self.slider, 1), self.stack)
         self.slider.valueChanged.connect(lambda _: moved())

@@ -12,8 +12,9 @@ import pytest
 class UnsafeDisk:
     """Records what is on the disk for sure, and copies that at chosen moments.
 
-    A file that was not synced after its last change becomes empty. A name that was given, and a
-    folder that was made, are lost until the folder around them is synced.
+    A file that was not synced after its last change becomes empty. One that only grew keeps what
+    was synced. A name that was given, and a folder that was made, are lost until the folder around
+    them is synced.
 
     Parameters
     ----------
@@ -32,6 +33,7 @@ class UnsafeDisk:
         # What was there before is on the disk.
         entries = (path.stat() for path in root.rglob("*"))
         self._synced = {entry.st_ino: (entry.st_size, entry.st_mtime_ns) for entry in entries}
+        self._content: dict[int, bytes] = {}
         self._pending: dict[Path, list[tuple[Path, bytes | None, Path | None]]] = {}
         for name in ("fsync", "replace", "rename", "mkdir"):
             monkeypatch.setattr(os, name, self._watched(name, getattr(os, name)))
@@ -63,6 +65,7 @@ class UnsafeDisk:
     def _sync(self, descriptor: int) -> None:
         entry, path = os.fstat(descriptor), Path(os.readlink(f"/proc/self/fd/{descriptor}"))
         self._synced[entry.st_ino] = (entry.st_size, entry.st_mtime_ns)
+        self._content[entry.st_ino] = path.read_bytes() if path.is_file() else b""
         self._pending.pop(path, None)
         self.log.append(("fsync", path.name))
 
@@ -80,7 +83,9 @@ class UnsafeDisk:
                 entry.st_size,
                 entry.st_mtime_ns,
             ):
-                (to / path.relative_to(self.root)).write_bytes(b"")
+                synced = self._content.get(entry.st_ino, b"")
+                grew = path.read_bytes().startswith(synced)
+                (to / path.relative_to(self.root)).write_bytes(synced if grew else b"")
         for given in self._pending.values():
             for target, before, source in reversed(given):
                 if not target.is_relative_to(self.root):

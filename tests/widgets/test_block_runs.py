@@ -102,7 +102,7 @@ def test_a_scheduler_makes_the_bytes_of_the_command_line_and_they_are_shown_wher
     (out,) = tmp_path.glob("*.ome.zarr")
     assert out.name == "slide-tiny-widefield-x2.ome.zarr"
     assert stored(out) == of_command_line(dock, large, tmp_path / "other.ome.zarr")
-    shown = viewer.layers[f"reconstruction of slide ({out.name})"]
+    shown = viewer.layers[f"reconstruction of slide ({out.name}) [counts]"]
     assert not isinstance(shown.data, np.ndarray)
     assert np.array_equal(np.asarray(shown.data), image_in(out, "mean"))
     np.testing.assert_allclose(shown.scale, 0.0325)
@@ -151,7 +151,7 @@ def test_where_nobody_listens_is_said_before_anything_is_written(
     assert "scheduler is empty" in dock.panel.message.text()
     for address, said in (
         ("localhost:8786", "allowed are local:N"),
-        (NOBODY, f"the scheduler {NOBODY} does not answer"),
+        (NOBODY, f"The scheduler {NOBODY} does not answer"),
     ):
         dock.blocks.scheduler.setText(address)
         dock.panel.run.click()
@@ -186,7 +186,7 @@ def test_a_layer_without_a_file_goes_block_by_block_here_and_is_asked_for_a_file
     dock.panel.run.click()
     assert "(1 blocks)" in ended(dock)
     assert [layer.name for layer in viewer.layers].count(
-        "reconstruction of cell (cell.ome.zarr)"
+        "reconstruction of cell (cell.ome.zarr) [counts]"
     ) == 1
 
 
@@ -213,7 +213,7 @@ def test_movies_and_pyramids_keep_the_axes_of_the_layer(viewer, dock, ended, tmp
     dock.panel.run.click()
     assert "Done" in ended(dock)
     shown = {
-        role: viewer.layers[f"{role} of movie (movie.ome.zarr)"]
+        role: next(layer for layer in viewer.layers if layer.name.startswith(f"{role} of movie ("))
         for role in ("reconstruction", "samples", "untrusted pixels")
     }
     assert shown["reconstruction"].multiscale

@@ -215,7 +215,7 @@ class RunLog:
         """Write one line."""
         stream = StringIO()
         writer = csv.DictWriter(stream, COLUMNS, restval="", lineterminator="\n")
-        if not self._path.exists():
+        if not self._path.exists() or not self._path.stat().st_size:
             writer.writeheader()
         texts = {name: f"{value:.6g}" for name, value in values.items()}
         writer.writerow({"stage": stage, "step": step, **texts})

@@ -6,17 +6,21 @@ Usage: xvfb-run -a -s "-screen 0 1600x1000x24" python tests/stress/heartbeat.py
 """
 
 import sys
+import tempfile
 import threading
 import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import napari
 import numpy as np
 from qtpy.QtCore import QObject, QTimer
+from qtpy.QtWidgets import QFileDialog
 
+SAVE_FOLDER = "Result folder (*)"  # the first choice of the file dialog
 BEAT_S, LOOK_S, PAUSE_S = 0.01, 0.02, 0.3
 LONGEST_S = 300.0
 SHOWN = 12  # calls of napari and of this package
@@ -78,6 +82,12 @@ class Tour(QObject):
                 ("the Reconstruct dock", lambda: self.open_dock("Reconstruct"), self.has_form),
                 ("another model", self.choose_model, self.is_quiet),
                 ("Reconstruct", self.reconstruct, self.is_quiet),
+                ("its uncertainty", self.look, lambda: True),
+                ("its schedule", self.show_schedule, lambda: True),
+                ("the Measure dock", lambda: self.open_dock("Measure"), self.has_form),
+                ("a mask and its measures", self.measure, self.has_rows),
+                ("save", self.save, self.is_saved),
+                ("reopen", self.reopen, lambda: True),
                 ("the Train dock", lambda: self.open_dock("Train"), self.has_form),
                 ("the Live dock", lambda: self.open_dock("Live"), self.has_form),
                 ("the Inspect dock", lambda: self.open_dock("Inspect"), lambda: True),
@@ -151,9 +161,43 @@ class Tour(QObject):
         """Whether there is nothing at work."""
         return not (self.dock.panel.busy or self.dock.cost.waiting)
 
+    def look(self) -> None:
+        """The uncertainty in place of the reconstruction."""
+        self.form = self.dock
+        self.form.results.turn.click()
+
+    def show_schedule(self) -> None:
+        """At two times, and away again."""
+        self.form.results.schedule.click()
+        self.form.results.time.slider.setValue(0.2)
+        self.form.results.schedule.click()
+
+    def measure(self) -> None:
+        """A suggested mask, and its table."""
+        self.dock.suggest.click()
+        QTimer.singleShot(1000, self.dock.panel.run.click)
+
+    def has_rows(self) -> bool:
+        """Whether the table is there."""
+        return not self.dock.panel.busy and self.dock.table.rowCount() > 0
+
+    def save(self) -> None:
+        """The result as a folder."""
+        self.place = str(Path(tempfile.mkdtemp()) / "saved")
+        with patch.object(QFileDialog, "getSaveFileName", lambda *_: (self.place, SAVE_FOLDER)):
+            self.form.results.save.click()
+
+    def is_saved(self) -> bool:
+        """Whether the folder is complete."""
+        return not self.form.panel.busy and (Path(self.place) / "provenance.json").exists()
+
+    def reopen(self) -> None:
+        """What was saved, beside the other layers."""
+        self.viewer.open(self.place, plugin="napari-cvdm")
+
 
 def main() -> None:
-    """Go through a first minute."""
+    """Go through the first five minutes: open, reconstruct, look, measure, save, reopen."""
     viewer = napari.Viewer(show=True)
     viewer.window.resize(1280, 800)
     tour = Tour(viewer)

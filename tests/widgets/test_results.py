@@ -313,7 +313,10 @@ def test_the_copied_command_gives_the_same_pixels(
     monkeypatch.chdir(tmp_path)
     assert main(words[1:]) == 0
     written = tifffile.imread(tmp_path / words[words.index("--out") + 1] / "mean.ome.tif")
-    assert written.tobytes() == viewer.layers[f"reconstruction of {layer.name} [counts]"].data.tobytes()
+    assert (
+        written.tobytes()
+        == viewer.layers[f"reconstruction of {layer.name} [counts]"].data.tobytes()
+    )
 
 
 def test_no_command_is_given_that_would_make_other_pixels(

@@ -147,7 +147,7 @@ class ResultsPanel(QWidget):
         self.statistic.setToolTip(help_of(None))
         fill_layout(
             QVBoxLayout(self),
-            fill_layout(QHBoxLayout(), label_field("Resu&lt", self.group), (self.group, 1)),
+            fill_layout(QHBoxLayout(), label_field("Result", self.group), (self.group, 1)),
             self.light,
             fill_layout(
                 QHBoxLayout(),

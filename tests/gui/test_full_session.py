@@ -115,7 +115,9 @@ def open_a_sample_by_the_menu(session: UserSession) -> None:
 def open_the_dock_by_the_menu(session: UserSession) -> None:
     """Plugins > CVDM reconstruction > Reconstruct; a small model and few samples."""
     session.action("Plugins", "CVDM reconstruction", "Reconstruct (CVDM reconstruction)").trigger()
-    (session.dock,) = session.viewer.window.dock_widgets.values()
+    (opened,) = session.viewer.window.dock_widgets.values()
+    session.qtbot.waitUntil(lambda: opened.content is not None)
+    session.dock = opened.content
     form = session.dock.form
     form.model.set_value(str(session.model))
     assert form.image.value() is session.layer("network")
@@ -183,11 +185,13 @@ def add_samples(session: UserSession) -> None:
 def inspect_a_pixel(session: UserSession) -> None:
     """The curves under the mouse are those of the rate map there."""
     session.action("Plugins", "CVDM reconstruction", "Inspect (CVDM reconstruction)").trigger()
-    dock = next(
+    opened = next(
         dock
         for name, dock in session.viewer.window.dock_widgets.items()
         if name.startswith("Inspect")
     )
+    session.qtbot.waitUntil(lambda: opened.content is not None)
+    dock = opened.content
     layers = session.result("network")
     (group,) = groups_of(layers.values())
     rate, clock = group.rate, plugin_metadata(layers["reconstruction"])["clock"]

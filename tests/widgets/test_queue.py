@@ -140,7 +140,8 @@ def test_damaged_lost_and_constant_files_fail_with_words_and_the_others_go_on(
     ):
         assert words in row.text(1)
         assert words in row.toolTip(1)
-    assert {layer.name.split()[-1] for layer in viewer.layers} == {"a", "e"}
+    of = {plugin_metadata(layer).get("source", layer.name) for layer in viewer.layers}
+    assert of == {"a", "e"}
     assert "cut short" in dock.queue.view.detail.text()
     assert not shown
 
@@ -170,14 +171,14 @@ def test_what_the_file_says_goes_before_the_form(viewer, dock, write, worked_off
     enqueue(dock, write("known.tif", pixel_um=0.1), write("unknown.tif", pixel_um=None))
     worked_off(dock)
     pixels = [
-        plugin_metadata(viewer.layers[f"reconstruction of {name}"])["provenance"]["settings"][
-            "pixel_um"
-        ]
+        plugin_metadata(viewer.layers[f"reconstruction of {name} [counts]"])["provenance"][
+            "settings"
+        ]["pixel_um"]
         for name in ("known", "unknown")
     ]
     assert pixels == pytest.approx([0.1, 0.3])
     np.testing.assert_allclose(
-        [viewer.layers[name].scale[0] for name in ("known", "unknown")], (0.1, 0.3), rtol=1e-6
+        [viewer.layers[name].scale[0] for name in names], (0.1, 0.3), rtol=1e-6
     )
     assert viewer.layers.units is not None
 
@@ -201,7 +202,7 @@ def test_cancel_stops_the_file_at_work_and_the_rest_and_start_goes_on(
     dock.queue.view.start.click()
     worked_off(dock)
     assert set(states(dock).values()) == {State.DONE}
-    assert {f"reconstruction of {name}" for name in "abc"} <= {
+    assert {f"reconstruction of {name} [counts]" for name in "abc"} <= {
         layer.name for layer in viewer.layers
     }
 
@@ -214,7 +215,7 @@ def test_cancel_all_of_the_list_does_the_same_in_the_second_file(
     dock.queue.view.cancel.click()
     worked_off(dock)
     assert states(dock) == {"a.tif": State.DONE, "b.tif": State.CANCELLED, "c.tif": State.CANCELLED}
-    assert {layer.name.split()[-1] for layer in viewer.layers} == {"a"}
+    assert {plugin_metadata(layer).get("source", layer.name) for layer in viewer.layers} == {"a"}
 
 
 def test_a_drop_while_a_run_is_on_waits_in_the_list(
@@ -355,4 +356,6 @@ def test_a_file_of_the_same_name_is_a_layer_of_its_own(viewer, dock, write, spot
         image=read_image(viewer.layers["cell [1]"].metadata["napari-cvdm"]["file"]),
     )
     alone = drained(reconstruct(request, load_model(request.model)))
-    assert viewer.layers["reconstruction of cell [1]"].data.tobytes() == alone.mean.tobytes()
+    assert (
+        viewer.layers["reconstruction of cell [1] [counts]"].data.tobytes() == alone.mean.tobytes()
+    )

@@ -219,9 +219,9 @@ _NAME = re.compile(
 
 
 _FIRST_WORDS = frozenset(
-    "a all an any at each every few fewer for half imaged in it its less more no none not nothing "
-    "of on one only outside reconstructed some stopped that the there these this those what where "
-    "with without".split()
+    "a all an any at choose each every few fewer for give half imaged in it its less more no none "
+    "not nothing of on one only outside reconstructed some stopped that the there these this those "
+    "what where with without".split()
 )
 
 

@@ -24,7 +24,6 @@ from superqt.utils import signals_blocked
 from napari_cvdm.core.statistics import INTERVAL, STATISTICS
 from napari_cvdm.widgets.common.choices import ResultChoice
 from napari_cvdm.widgets.common.fields import (
-    as_sentences,
     explain_control,
     fill_layout,
     in_words,
@@ -350,7 +349,8 @@ class QualityFlagSign(QWidget):
         self.setVisible(self.colour in COLOURS)
         if self.colour in COLOURS:
             self._lamp.setPixmap(draw_lamp(COLOURS[self.colour], self.fontMetrics().height()))
-            reasons = [as_sentences(in_words(reason)) for reason in reasons]
+            # A reason never begins with a name.
+            reasons = [in_words(reason[:1].upper() + reason[1:]) for reason in reasons]
             self._text.setText(f"{WORDS[self.colour]}: {(reasons or [''])[0]}")
             self.setToolTip("\n".join(reasons))
         self._offer(provenance if self.colour in COLOURS else {})

@@ -342,7 +342,7 @@ def test_wrong_masks_and_pixels_are_answered_in_words(viewer, dock, finished):
     viewer.add_labels(0 * boxes(), **place)
     dock.start()
     finished(dock)
-    assert "the mask is empty" in dock.panel.message.text()
+    assert "The mask is empty" in dock.panel.message.text()
     viewer.layers["reconstruction of cell [rad]"].scale = (0.1, 0.1)
     dock.start()
     assert "was reconstructed with 0.2 µm" in dock.panel.message.text()

@@ -170,11 +170,10 @@ def test_what_the_file_says_goes_before_the_form(viewer, dock, write, worked_off
     dock.form.optics["pixel_um"].setText("0.3")
     enqueue(dock, write("known.tif", pixel_um=0.1), write("unknown.tif", pixel_um=None))
     worked_off(dock)
+    names = ("known", "unknown")
     pixels = [
-        plugin_metadata(viewer.layers[f"reconstruction of {name} [counts]"])["provenance"][
-            "settings"
-        ]["pixel_um"]
-        for name in ("known", "unknown")
+        plugin_metadata(layer)["provenance"]["settings"]["pixel_um"]
+        for layer in (viewer.layers[f"reconstruction of {name} [counts]"] for name in names)
     ]
     assert pixels == pytest.approx([0.1, 0.3])
     np.testing.assert_allclose(
@@ -313,6 +312,7 @@ def test_files_can_be_chosen_without_a_mouse(dock, write, worked_off, monkeypatc
 def test_nothing_of_a_finished_file_is_kept_but_its_layers(qtbot, viewer, dock, write, worked_off):
     enqueue(dock, write("a.tif"), write("b.tif"))
     worked_off(dock)
+    names = ("known", "unknown")
     pixels = [
         weakref.ref(viewer.layers[name].data) for name in ("a", "reconstruction of a [counts]")
     ]

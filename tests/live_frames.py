@@ -29,8 +29,5 @@ def alone(array, model, **settings):
 
 
 def shown(viewer):
-    return (
-        viewer.layers["live reconstruction of cell [counts]"].data
-        if "live reconstruction of cell [counts]" in viewer.layers
-        else np.zeros(0)
-    )
+    live = [one for one in viewer.layers if one.name.startswith("live reconstruction of cell [")]
+    return live[0].data if live else np.zeros(0)

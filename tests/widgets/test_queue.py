@@ -312,7 +312,6 @@ def test_files_can_be_chosen_without_a_mouse(dock, write, worked_off, monkeypatc
 def test_nothing_of_a_finished_file_is_kept_but_its_layers(qtbot, viewer, dock, write, worked_off):
     enqueue(dock, write("a.tif"), write("b.tif"))
     worked_off(dock)
-    names = ("known", "unknown")
     pixels = [
         weakref.ref(viewer.layers[name].data) for name in ("a", "reconstruction of a [counts]")
     ]

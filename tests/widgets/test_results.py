@@ -20,7 +20,6 @@ from napari_cvdm.models.registry import load_model
 from napari_cvdm.reconstruction.reconstruct import reconstruct
 from napari_cvdm.widgets.common import run_panel
 from napari_cvdm.widgets.common.run_panel import RunPanel
-from napari_cvdm.widgets.layers.frames import drawn_each
 from napari_cvdm.widgets.layers.layer_data import METADATA_KEY, plugin_metadata
 from napari_cvdm.widgets.layers.result_layers import groups_of
 
@@ -378,18 +377,17 @@ def test_each_drawn_rectangle_is_a_result_of_its_own(
     dock.form.image.set_value(source)
     assert not dock.rectangles.isHidden()
     dock.rectangles.click()
-    qtbot.waitUntil(
-        lambda: (
-            not dock.panel.busy and "reconstruction of cell, rectangle 2 [counts]" in viewer.layers
-        )
-    )
+    regions = drawn_each(shapes, source)
+    names = {
+        number: "reconstruction of cell, rows {} to {}, columns {} to {} [counts]".format(*region)
+        for number, region in regions.items()
+    }
+    qtbot.waitUntil(lambda: not dock.panel.busy and names[2] in viewer.layers)
     request = dock.form.value()
     for number in (1, 2):
-        layer = viewer.layers[f"reconstruction of cell, rectangle {number} [counts]"]
-        region = drawn_each(shapes, source)[number]
+        layer = viewer.layers[names[number]]
+        region = regions[number]
         alone = drained(reconstruct(replace(request, region=region), load_model(request.model)))
         assert layer.data.tobytes() == alone.mean.tobytes()
-    assert {group.name.split(" by ")[0] for group in groups_of(viewer.layers)} == {
-        "cell, rectangle 1",
-        "cell, rectangle 2",
-    }
+    groups = groups_of(viewer.layers)
+    assert len(groups) == 2 and {group.mark["source"] for group in groups} == {"cell"}

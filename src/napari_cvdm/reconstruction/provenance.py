@@ -25,9 +25,9 @@ from napari_cvdm.io.zarr_write import NOTES_KEY
 from napari_cvdm.models.checkpoint import Checkpoint
 from napari_cvdm.models.schedule import gamma_and_beta
 
+NO_UNIT = "dimensionless"
 # These may differ between a run and the one that continues it. They change the cost, or what is
 # shown, but no pixel.
-NO_UNIT = "dimensionless"
 FREE_TO_CHANGE = ("samples", "keep_samples", "schedule_points", "device", "tile")
 
 

@@ -199,14 +199,14 @@ def compare_methods(
     task, answers = task_of(card), list[Reconstruction]()
     refused: dict[str, str] = {}
     for name in names:
-        method = load_method(name)
         asked = replace(request, model=name, keep_samples=False, schedule_points=0)
-        if isinstance(method, Baseline):
-            asked = replace(asked, samples=1)
         try:
+            method = load_method(name)
+            if isinstance(method, Baseline):
+                asked = replace(asked, samples=1)
             answers.append((yield from reconstruct(asked, method)))
-        except RequestError as error:
-            refused[method.card.name] = str(error)
+        except ValueError as error:  # of one method, which costs no other
+            refused[name] = str(error)
     plan = resolve(request, task)
     checks = [ForwardCheckAccumulator(plan, card, None) for _ in answers]
     shape = plan.image.loop_shape

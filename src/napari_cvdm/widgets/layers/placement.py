@@ -243,8 +243,8 @@ class Placement:
         if pixel_um is None:
             return self
         scale, translate = self.scale.copy(), self.translate.copy()
-        translate[-2:] *= pixel_um / scale[-2:]
-        scale[-2:] = pixel_um
+        translate[-2:] *= pixel_um / np.abs(scale[-2:])
+        scale[-2:] = np.copysign(pixel_um, scale[-2:])
         return replace(
             self, scale=scale, translate=translate, units=(*self.units[:-2], *2 * ("micrometer",))
         )

@@ -44,6 +44,7 @@ RESIDUAL_ROLE = "residual"
 RESIDUAL_LIMITS = (-5.0, 5.0)  # standard deviations, fixed: an image of noise alone is nearly dark
 CHI2_ROLE = "local chi-squared"
 PATH_ROLE = "optical path difference"
+OTHER_ANSWER = "answer by "  # how the role of a layer by another method begins
 STORED = "stored"  # the key of the `StoredResult` that a layer was made from
 FIRST = (SPREAD, UNTRUSTED, RECONSTRUCTION)  # what a run shows
 AT_TIME = {"gamma": "gamma at t", "beta": "beta at t"}  # maps of one time, without an axis of times
@@ -149,7 +150,20 @@ def to_layer_data(
 
 def group_name(reconstruction: Reconstruction, source: Placement) -> str:
     """What all layers of one result share."""
-    return f"{source.name} by {reconstruction.provenance.model['name']}"
+    return f"{title_of(reconstruction, source)} by {reconstruction.provenance.model['name']}"
+
+
+def title_of(reconstruction: Reconstruction, source: Placement) -> str:
+    """What a result is of: the image, and the part of it that was asked for."""
+    if reconstruction.region is None:
+        return source.name
+    top, bottom, left, right = reconstruction.region
+    return f"{source.name}, rows {top} to {bottom}, columns {left} to {right}"
+
+
+def own_name(mark: Mapping[str, Any]) -> str:
+    """The name that a layer of a result was given, from its metadata."""
+    return layer_name(str(mark["role"]), str(mark.get("title", mark["source"])), mark["unit"])
 
 
 def spread_unit(unit: str, statistic: str) -> str:
@@ -178,6 +192,7 @@ def _layer(
         "role": role,
         "group": group_name(reconstruction, source),
         "source": source.name,
+        "title": title_of(reconstruction, source),
         "unit": unit,
         "provenance": asdict(reconstruction.provenance),
         "clock": asdict(reconstruction.clock),
@@ -186,7 +201,7 @@ def _layer(
         **(metadata or {}),
     }
     keywords = {
-        "name": layer_name(role, source.name, unit),
+        "name": own_name(known),
         "visible": role == RECONSTRUCTION,
         "metadata": {METADATA_KEY: known},
         **place.keywords(),
@@ -392,7 +407,7 @@ class ResultGroup:
     @property
     def mark(self) -> Mapping[str, Any]:
         """Source, provenance and clock that the layers hold; the unit is the reconstruction's."""
-        layer = self.layers.get(RECONSTRUCTION, self.rate)
+        layer = self.layers.get(RECONSTRUCTION) or self.rate
         return {} if layer is None else plugin_metadata(layer)
 
     @property
@@ -485,8 +500,7 @@ def show_spread_as(group: ResultGroup, wanted: str) -> None:
     layer.data = spread_as(layer.data, group.statistic, wanted, group.factor)
     unit = spread_unit(str(group.mark["unit"]), wanted)
     mark = plugin_metadata(layer)
-    old, new = (layer_name(mark["role"], mark["source"], one) for one in (mark["unit"], unit))
-    layer.name = layer.name.replace(old, new)
+    layer.name = layer.name.replace(own_name(mark), own_name({**mark, "unit": unit}))
     layer.metadata = {
         **layer.metadata,
         METADATA_KEY: {**mark, "statistic": wanted, "unit": unit},

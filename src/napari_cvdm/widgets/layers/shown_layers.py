@@ -18,8 +18,8 @@ from napari_cvdm.widgets.layers.layer_data import (
     METADATA_KEY,
     LayerData,
     inner_limits,
-    layer_name,
     look_of,
+    named_layers,
     plugin_metadata,
     spread_look,
 )
@@ -28,6 +28,7 @@ from napari_cvdm.widgets.layers.reconstruction import Run
 from napari_cvdm.widgets.layers.result_layers import (
     AT_TIME,
     FIRST,
+    OTHER_ANSWER,
     RATE,
     RECONSTRUCTION,
     SAMPLES,
@@ -36,6 +37,7 @@ from napari_cvdm.widgets.layers.result_layers import (
     STORED,
     ResultGroup,
     layers_of,
+    own_name,
 )
 
 if TYPE_CHECKING:
@@ -90,8 +92,8 @@ def show_result(viewer: "Viewer", layers: list[LayerData]) -> None:
     """Put a whole result into a viewer in place of the earlier result of the same group.
 
     The earlier result goes whole, so that samples and maps of two runs do not mix. What was shown
-    of it beside the first three layers is shown of the new one, too. Layers that the user has
-    renamed stay, as a group of their own.
+    of it on request is shown of the new one, too, but for the schedule over t. Layers that the user
+    has renamed stay, as a group of their own.
     """
     mark = layers[-1][1]["metadata"][METADATA_KEY]
     group, makers = str(mark["group"]), mark[STORED].makers()
@@ -100,14 +102,16 @@ def show_result(viewer: "Viewer", layers: list[LayerData]) -> None:
     more = [make() for role, make in makers.items() if role in shown and role not in FIRST]
     names = (f"{group} ({number})" for number in count(1))
     kept = next(name for name in names if not layers_of(viewer.layers, name))
+    # Who listens to new layers must not find the renamed ones among them.
+    for layer in earlier:
+        if not _has_own_name(layer):
+            mark = plugin_metadata(layer)
+            layer.metadata = {**layer.metadata, METADATA_KEY: {**mark, "group": kept}}
     show_layers(viewer, [*more, *layers], [layer for layer in earlier if _has_own_name(layer)])
-    for layer in [layer for layer in earlier if layer in viewer.layers]:
-        mark = plugin_metadata(layer)
-        layer.metadata = {**layer.metadata, METADATA_KEY: {**mark, "group": kept}}
 
 
 def show_stored(viewer: "Viewer", group: ResultGroup, role: str) -> None:
-    """Show one more layer of a result, on top; one that the result has not changes nothing."""
+    """Show one more layer of a result, on top. A role that the result lacks changes nothing."""
     stored = group.stored
     maker = None if stored is None else stored.makers().get(role)
     if maker is not None and role not in group.layers:
@@ -130,6 +134,7 @@ def show_only(viewer: "Viewer", group: ResultGroup, role: str) -> None:
             layer.visible = found == role
 
 
+WITH_SCHEDULE = "with the schedule"  # marks a rate map that goes with it
 FIELDS = {"gamma": "gamma", "beta": "beta", "log-SNR": "half_log_snr"}
 # Where the slider stands when a first map appears: at its ends a map is all one colour.
 FIRST_TIME = 0.5
@@ -160,7 +165,8 @@ def show_schedule_at(viewer: "Viewer", group: ResultGroup, time: float) -> None:
     there = {plugin_metadata(layer)["role"]: layer for layer in layers}
     if RATE not in there and stored is not None:
         data, keywords, kind = stored.makers()[RATE]()
-        show_layers(viewer, [(data, keywords, kind)])
+        known = {**keywords["metadata"][METADATA_KEY], WITH_SCHEDULE: True}
+        show_layers(viewer, [(data, {**keywords, "metadata": {METADATA_KEY: known}}, kind)])
     for field, role in reversed(AT_TIME.items()):
         values = getattr(maps, field)[0]
         values = values.compute() if values.ndim == 2 else values
@@ -172,7 +178,7 @@ def show_schedule_at(viewer: "Viewer", group: ResultGroup, time: float) -> None:
             continue
         mark = {**plugin_metadata(rate), "role": role, "unit": ""}
         keywords = {
-            "name": f"{role} of {mark['source']}",
+            "name": own_name(mark),
             "metadata": {METADATA_KEY: mark},
             **Placement.of(rate).keywords(),
             **look,
@@ -235,15 +241,32 @@ def schedule_layer(group: ResultGroup, role: str) -> LayerData:
 def hide_schedule(viewer: "Viewer", group: ResultGroup) -> None:
     """Take away what `show_schedule_at` has shown, and show the reconstruction again."""
     show_only(viewer, group, RECONSTRUCTION)
-    roles = (RATE, *AT_TIME.values())
-    remove_layers(
-        viewer,
-        [
-            layer
-            for layer in layers_of(viewer.layers, group.name)
-            if plugin_metadata(layer)["role"] in roles and _has_own_name(layer)
-        ],
-    )
+    shown = [
+        layer
+        for layer in layers_of(viewer.layers, group.name)
+        if plugin_metadata(layer)["role"] in AT_TIME.values()
+        or WITH_SCHEDULE in plugin_metadata(layer)
+    ]
+    remove_layers(viewer, [layer for layer in shown if _has_own_name(layer)])
+
+
+def show_in_grid(viewer: "Viewer", source: str, beside: "Layer | None") -> None:
+    """Show the image, a result and the answers of other methods side by side."""
+    measured = named_layers(viewer.layers, source) or ()
+    for layer in viewer.layers:
+        mark = plugin_metadata(layer)
+        answer = str(mark.get("role", "")).startswith(OTHER_ANSWER) and mark["source"] == source
+        layer.visible = answer or layer is beside or layer in measured
+    viewer.canvas.grid.enabled = True
+
+
+def leave_grid(viewer: "Viewer") -> None:
+    """Hide the answers of other methods, which would cover a result outside of the grid."""
+    if viewer.canvas.grid.enabled:
+        viewer.canvas.grid.enabled = False
+        for layer in viewer.layers:
+            if str(plugin_metadata(layer).get("role", "")).startswith(OTHER_ANSWER):
+                layer.visible = False
 
 
 def remove_layers(viewer: "Viewer", layers: Iterable["Layer"]) -> None:
@@ -259,7 +282,7 @@ def remove_layers(viewer: "Viewer", layers: Iterable["Layer"]) -> None:
 def _has_own_name(layer: "Layer") -> bool:
     """Whether a layer of a result has the name that it was given: the user did not rename it."""
     mark = plugin_metadata(layer)
-    return _is_named(layer, layer_name(mark["role"], mark["source"], mark.get("unit", "")))
+    return _is_named(layer, own_name(mark))
 
 
 def _is_named(layer: "Layer", name: str) -> bool:

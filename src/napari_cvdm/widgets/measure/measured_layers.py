@@ -282,7 +282,10 @@ def _labels_frame(
                 "one over all frames."
             )
         frame.append(number)
-    return MaskFrame(labels=labels[tuple(frame)], matrix=matrix[-2:, -2:], offset=at_frame[-2:])
+    drawn = labels[tuple(frame)]
+    if isinstance(drawn, np.ndarray):
+        drawn = drawn.copy()  # the user may paint meanwhile
+    return MaskFrame(labels=drawn, matrix=matrix[-2:, -2:], offset=at_frame[-2:])
 
 
 def _rasterise_shapes(

@@ -243,19 +243,24 @@ class FileQueue(QObject):
             return
         if len(stacks) > 2:  # the form takes more planes than two in one layer
             stacks, files = (combine_planes(*stacks, count=len(stacks)),), files[:1]
-        layers = [self._add_layer(stack, path) for stack, path in zip(stacks, files, strict=True)]
+        whole = len(files) == len(entry.files)  # else no single file holds the pixels
+        layers = [
+            self._add_layer(stack, path, path if whole else None)
+            for stack, path in zip(stacks, files, strict=True)
+        ]
         self._form.image.set_value(layers[0])
         self._form.second.set_value(layers[1] if len(layers) > 1 else None)
         if len(files) < len(entry.files) or len(layers) > 1:
             self._form.model.suggest(lambda card: task_of(card).planes > 1)
         self._opened = True
 
-    def _add_layer(self, stack: ImageStack, path: Path) -> "Image":
-        """A layer for an image of a file."""
+    def _add_layer(self, stack: ImageStack, path: Path, file: Path | None) -> "Image":
+        """A layer with the name of a path, and the file that holds its pixels, if one does."""
         from napari.layers import Image
 
         data, keywords, _ = image_layer(stack, path.stem.removesuffix(".ome"))
-        keywords["metadata"][METADATA_KEY]["file"] = str(path)
+        if file is not None:
+            keywords["metadata"][METADATA_KEY]["file"] = str(file)
         layer = Image(data, **keywords)
         self._viewer.add_layer(layer)
         return layer
@@ -354,7 +359,8 @@ class FileQueue(QObject):
             return
         pixel_um = read.request.known_optics("pixel_um")
         for path, stack in zip(read.entry.files, read.stacks, strict=True):
-            self._layers.append(self._add_layer(replace(stack, pixel_um=pixel_um), path))
+            layer = self._add_layer(replace(stack, pixel_um=pixel_um), path, path)
+            self._layers.append(layer)
         self._run = read.run([Placement.of(layer) for layer in self._layers], self._batch.task)
 
     def _on_read_end(self) -> None:

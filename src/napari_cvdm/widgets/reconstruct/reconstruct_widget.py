@@ -29,7 +29,6 @@ from napari_cvdm.widgets.layers.layer_data import (
     LayerData,
     layer_name,
     look_of,
-    plugin_metadata,
 )
 from napari_cvdm.widgets.layers.placement import Placement, axis_letters, placed_image
 from napari_cvdm.widgets.layers.reconstruction import (
@@ -39,13 +38,20 @@ from napari_cvdm.widgets.layers.reconstruction import (
     steps_of,
 )
 from napari_cvdm.widgets.layers.result_layers import (
+    OTHER_ANSWER,
     RECONSTRUCTION,
     group_name,
     groups_of,
     preview_layer_data,
     to_layer_data,
 )
-from napari_cvdm.widgets.layers.shown_layers import RunningLayers, show_layers, show_result
+from napari_cvdm.widgets.layers.shown_layers import (
+    RunningLayers,
+    leave_grid,
+    show_in_grid,
+    show_layers,
+    show_result,
+)
 from napari_cvdm.widgets.reconstruct.block_runs import BlockForm, LargeImageRun, start_job
 from napari_cvdm.widgets.reconstruct.file_queue import FileQueue
 from napari_cvdm.widgets.reconstruct.results_panel import ResultsPanel, start_saving
@@ -60,7 +66,6 @@ if TYPE_CHECKING:
 REST_MS = 700
 GIGABYTE = 1e9
 LONG_S = 100
-OTHER_ANSWER = "answer by "  # how the role of such a layer begins
 
 
 class ReconstructWidget(Dock):
@@ -252,6 +257,7 @@ class ReconstructWidget(Dock):
 
     def _on_result(self, run: Run, reconstruction: Reconstruction) -> None:
         self.last = run, reconstruction
+        leave_grid(self._viewer)
         show_result(
             self._viewer,
             to_layer_data(reconstruction, run.place, self.results.wanted),
@@ -304,9 +310,8 @@ class ReconstructWidget(Dock):
             replace(
                 run,
                 request=replace(run.request, region=region),
-                place=replace(run.place, name=f"{run.place.name}, rectangle {number}"),
             )
-            for number, region in regions.items()
+            for region in regions.values()
         ]
         self._begin_each(runs)
 
@@ -580,15 +585,6 @@ def scores_of(answer: Reconstruction) -> str:
     seconds = f"{answer.provenance.timings_s['total']:.1f} s"
     chi2 = None if answer.forward is None else answer.forward.chi2
     return f"in {seconds}" if chi2 is None else f"in {seconds}, chi-squared {chi2:.2f}"
-
-
-def show_in_grid(viewer: "Viewer", source: str, beside: "Layer | None") -> None:
-    """Show the image, a result and the answers of other methods side by side."""
-    for layer in viewer.layers:
-        mark = plugin_metadata(layer)
-        answer = str(mark.get("role", "")).startswith(OTHER_ANSWER) and mark["source"] == source
-        layer.visible = answer or layer is beside or layer.name == source
-    viewer.canvas.grid.enabled = True
 
 
 def classical_layer_data(

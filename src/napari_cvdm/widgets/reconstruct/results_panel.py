@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QPointF, Qt, Signal
@@ -50,6 +51,7 @@ from napari_cvdm.widgets.layers.result_layers import (
 )
 from napari_cvdm.widgets.layers.shown_layers import (
     hide_schedule,
+    leave_grid,
     remove_layers,
     show_only,
     show_schedule,
@@ -104,6 +106,7 @@ class ResultsPanel(QWidget):
         self.group = ResultChoice(viewer)
         self.light = QualityFlagSign(correct=correct, compare=compare)
         self.statistic = word_choice(STATISTICS)
+        self._scheduled: ResultGroup | None = None  # whose schedule is shown
         self.wanted = INTERVAL  # what the next result shows its spread as, where it can
         self.more = make_button(
             "Add sa&mples",
@@ -188,6 +191,8 @@ class ResultsPanel(QWidget):
         has_schedule = group is not None and group.clock is not None
         self.schedule.setEnabled(has_schedule)
         self.time.setVisible(has_schedule and self.schedule.isChecked())
+        if self._scheduled is not None and (group is None or group.name != self._scheduled.name):
+            self._show_schedule()
         self.layers.setEnabled(group is not None and group.stored is not None)
         self.changed.emit()
 
@@ -227,6 +232,7 @@ class ResultsPanel(QWidget):
         """Show the uncertainty, or the reconstruction again."""
         group = self.value()
         if group is not None:
+            leave_grid(self._viewer)
             mean = group.layers.get(RECONSTRUCTION)
             show_only(
                 self._viewer, group, SPREAD if mean is not None and mean.visible else RECONSTRUCTION
@@ -236,6 +242,8 @@ class ResultsPanel(QWidget):
     def _say_turn(self) -> None:
         group = self.value()
         mean = None if group is None else group.layers.get(RECONSTRUCTION)
+        both = () if group is None else group.layers.keys() & {RECONSTRUCTION, SPREAD}
+        self.turn.setEnabled(len(both) == 2)
         self.turn.setText(SHOW_SPREAD if mean is None or mean.visible else SHOW_MEAN)
 
     def _on_schedule(self, wanted: bool) -> None:
@@ -250,7 +258,11 @@ class ResultsPanel(QWidget):
 
     def _show_schedule(self) -> None:
         group = self.value()
+        former, self._scheduled = self._scheduled, None
+        if former is not None and (group is None or group.name != former.name):
+            hide_schedule(self._viewer, former)
         if group is not None and self.schedule.isChecked():
+            self._scheduled = group
             show_schedule_at(self._viewer, group, self.time.value())
 
     def _on_stack(self) -> None:
@@ -268,12 +280,15 @@ class ResultsPanel(QWidget):
             return
         menu.clear()
         for role in () if stored is None else stored.makers():
-            if role in FIRST:
+            if role in FIRST and role in group.layers:
                 continue
             action = menu.addAction(role[:1].upper() + role[1:])
             if action is not None:
                 action.setEnabled(role not in group.layers)
-                action.triggered.connect(partial(show_stored, self._viewer, group, role))
+                action.triggered.connect(partial(self._show_role, group, role))
+
+    def _show_role(self, group: ResultGroup, role: str, *_: object) -> None:
+        show_stored(self._viewer, group, role)
 
     def _on_remove(self) -> None:
         group = self.value()
@@ -332,7 +347,7 @@ class QualityFlagSign(QWidget):
             self._on_swap,
         )
         self.classical = make_button(
-            "Show the classical answer", "Add it as a layer, with the same contrast.", compare
+            "Compare methods", "Show the answers of the other methods beside this one.", compare
         )
         row = fill_layout(QHBoxLayout(), self._lamp, (self._text, 1))
         row.setAlignment(self._lamp, Qt.AlignmentFlag.AlignTop)
@@ -343,7 +358,7 @@ class QualityFlagSign(QWidget):
         self.hide()
 
     def show_provenance(self, provenance: Mapping[str, Any]) -> None:
-        """Show the light of a result; a result of an older version has none, and shows none."""
+        """Show the quality flag of a result. A result of an older version shows none."""
         self.colour = str(provenance.get("quality_flag", ""))
         reasons = [str(reason) for reason in provenance.get("quality_reasons", ())]
         self.setVisible(self.colour in COLOURS)
@@ -402,6 +417,9 @@ def start_saving(viewer: "Viewer", panel: RunPanel, group: ResultGroup) -> None:
     as_zarr = kind == SAVE_ZARR or path.lower().endswith(".zarr")
     if as_zarr and not path.lower().endswith(".zarr"):
         path += ".ome.zarr"
+        if Path(path).exists():  # the dialog asked about the name without its ending
+            panel.message.say(ERROR, f"{path} is there already. Choose another name.")
+            return
     try:
         if as_zarr or stored is None:
             # Maps of the schedule over time are large, and follow from the rate map.

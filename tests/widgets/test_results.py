@@ -20,6 +20,7 @@ from napari_cvdm.models.registry import load_model
 from napari_cvdm.reconstruction.reconstruct import reconstruct
 from napari_cvdm.widgets.common import run_panel
 from napari_cvdm.widgets.common.run_panel import RunPanel
+from napari_cvdm.widgets.layers.frames import drawn_each
 from napari_cvdm.widgets.layers.layer_data import METADATA_KEY, plugin_metadata
 from napari_cvdm.widgets.layers.result_layers import groups_of
 

@@ -226,6 +226,20 @@ def test_a_preview_of_many_axes_is_one_frame(
     assert layer.units[-kept:] == movie.units[-kept:]
 
 
+@pytest.mark.parametrize(("order", "ndisplay"), [((1, 0, 2), 2), ((2, 0, 1), 2), ((0, 1, 2), 3)])
+def test_a_rolled_view_is_no_field_of_view(
+    viewer, spots, open_dock, tiny_widefield_model, order, ndisplay
+):
+    """What is on the screen is then no part of a frame."""
+    viewer.add_image(np.stack([spots] * 3), name="stack", scale=(0.2, 0.1, 0.1), units=("um",) * 3)
+    dock = open_dock(tiny_widefield_model)
+    viewer.dims.order, viewer.dims.ndisplay = order, ndisplay
+    dock.start_preview()
+    viewer.dims.order, viewer.dims.ndisplay = (0, 1, 2), 2
+    assert not dock.panel.busy
+    assert "does not show the y and x axes of stack" in dock.panel.message.text()
+
+
 def test_a_rectangle_beside_the_image_is_refused_in_words(viewer, dock):
     viewer.add_shapes([np.array([[90, 90], [90, 99], [99, 99], [99, 90]])], units=("um", "um"))
     dock.start_preview()

@@ -144,6 +144,16 @@ def drawn_regions(viewer: "Viewer", layer: "Labels | Shapes", grid: "Layer") -> 
     return Shapes(outlines, shape_type=layer.shape_type).to_labels(shape)
 
 
+def check_plane_view(viewer: "Viewer", layer: "Image") -> None:
+    """Raise RequestError where the window shows a side view or a volume, not the image plane."""
+    dims = viewer.dims
+    if dims.ndisplay != 2 or tuple(dims.order[-2:]) != (dims.ndim - 2, dims.ndim - 1):
+        raise RequestError(
+            f"the window does not show the y and x axes of {layer.name}. Roll the view back, or "
+            "leave 3D, and look again."
+        )
+
+
 def on_screen(layer: "Image") -> Region:
     """The part of a layer that the canvas shows, in its pixels."""
     corners = np.asarray(layer.corner_pixels)[:, -2:]

@@ -23,7 +23,14 @@ from napari_cvdm.widgets.common.preferences import own_models
 from napari_cvdm.widgets.common.reconstruct_form import ReconstructForm
 from napari_cvdm.widgets.common.run_panel import ERROR, INFORMATION, WARNING, RunPanel
 from napari_cvdm.widgets.common.worker import Job, listen
-from napari_cvdm.widgets.layers.frames import Region, drawn, drawn_each, frame_index, on_screen
+from napari_cvdm.widgets.layers.frames import (
+    Region,
+    check_plane_view,
+    drawn,
+    drawn_each,
+    frame_index,
+    on_screen,
+)
 from napari_cvdm.widgets.layers.layer_data import (
     METADATA_KEY,
     LayerData,
@@ -348,6 +355,7 @@ class ReconstructWidget(Dock):
     def _field_of_view(self, layer: "Image") -> Region:
         from napari.layers import Shapes
 
+        check_plane_view(self._viewer, layer)
         active = self._viewer.layers.selection.active
         return drawn(active, layer) if isinstance(active, Shapes) else on_screen(layer)
 

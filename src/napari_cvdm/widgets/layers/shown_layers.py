@@ -257,13 +257,17 @@ def show_in_grid(viewer: "Viewer", source: str, beside: "Layer | None") -> None:
         mark = plugin_metadata(layer)
         answer = str(mark.get("role", "")).startswith(OTHER_ANSWER) and mark["source"] == source
         layer.visible = answer or layer is beside or layer in measured
+        if answer:
+            layer.colorbar.visible = False  # the result has one, and all have its contrast
     viewer.canvas.grid.enabled = True
+    viewer.reset_view()
 
 
 def leave_grid(viewer: "Viewer") -> None:
     """Hide the answers of other methods, which would cover a result outside of the grid."""
     if viewer.canvas.grid.enabled:
         viewer.canvas.grid.enabled = False
+        viewer.reset_view()
         for layer in viewer.layers:
             if str(plugin_metadata(layer).get("role", "")).startswith(OTHER_ANSWER):
                 layer.visible = False

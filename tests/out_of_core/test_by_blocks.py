@@ -76,7 +76,7 @@ def test_a_border_of_zeros_is_not_measured_in_either_path(task_name, tmp_path):
     assert (zeros["valid"] > 0).mean() == pytest.approx(whole.valid.mean(), abs=0.02)
     np.testing.assert_array_equal(zeros["valid"] > 0, whole.valid)
     both = whole.valid
-    assert np.abs(zeros["mean"] - whole.mean)[both].max() <= 0.02 * np.ptp(whole.mean[both])
+    assert np.abs(zeros["mean"] - whole.mean)[both].max() <= 0.03 * np.ptp(whole.mean[both])
 
 
 @pytest.fixture(scope="module")

@@ -120,11 +120,12 @@ def interval_factor(samples: int, calibration: Mapping[str, Any]) -> tuple[float
 
 
 def estimate_from_samples(
-    values: np.ndarray, calibration: Mapping[str, Any] | None = None
+    values: np.ndarray, calibration: Mapping[str, Any] | None = None, least: float = -np.inf
 ) -> Estimate:
     """A quantity from its value in every sample (N,); NaN where a sample does not have it.
 
-    There is no interval of one value, or where less than half of the samples have the quantity.
+    The interval does not go below the `least` value that is possible. There is no interval of one
+    value, or where less than half of the samples have the quantity.
     """
     found = values[np.isfinite(values)].astype(np.float64)
     if found.size == 0:
@@ -137,7 +138,7 @@ def estimate_from_samples(
     return Estimate(
         value=value,
         deviation=deviation,
-        low=value - factor * deviation,
+        low=max(least, value - factor * deviation),
         high=value + factor * deviation,
         level=level,
         calibrated=calibrated,
@@ -323,8 +324,8 @@ def profile_along(
         mean=values,
         low=None if half is None else values - half,
         high=None if half is None else values + half,
-        fwhm_um=estimate_from_samples(widths, known),
-        peaks_um=estimate_from_samples(distances, known),
+        fwhm_um=estimate_from_samples(widths, known, least=0.0),
+        peaks_um=estimate_from_samples(distances, known, least=0.0),
         level=level,
         calibrated=calibrated,
         samples=0 if drawn is None else len(drawn),

@@ -219,7 +219,8 @@ def write_images(
             channels=channels,
             times=reconstruction.schedule_clock.times if "K" in axes else None,
             # So that it is known as a result also where it lies alone.
-            notes={NOTES_KEY: json.dumps({"role": name, "source": source}, ensure_ascii=False)},
+            # As ASCII: a name of a file need not be text.
+            notes={NOTES_KEY: json.dumps({"role": name, "source": source})},
             **grid,
         )
         names.append(f"{name}{ENDING}")

@@ -350,7 +350,7 @@ def write_tiff(path: str, data: Any, attributes: dict[str, Any]) -> list[str]:
         t_step_s=_measured(layer, layer.scale, "s").get("T", stated.get("frame_interval_s")),
         channels=metadata.get("channels", ()),
         dtype=pixels.dtype,
-        notes={METADATA_KEY: json.dumps(_plain(metadata), ensure_ascii=False)},
+        notes={METADATA_KEY: json.dumps(_plain(metadata))},
     )
     return [path]
 
@@ -407,7 +407,7 @@ def _write_results(results: Sequence[StoredResult], folder: Path) -> None:
         inner = folder / RESULTS / str(number)
         inner.mkdir(parents=True)
         write_stored(inner, stored)
-        text = json.dumps(_plain(asdict(stored.source)), ensure_ascii=False)
+        text = json.dumps(_plain(asdict(stored.source)))
         (inner / SOURCE).write_text(text, encoding="utf-8", errors="replace")
 
 

@@ -81,7 +81,7 @@ def show_layers(
             if old is not None:
                 viewer.layers.remove(old)
             viewer.add_layer(new)
-            if isinstance(new, Image):
+            if isinstance(new, Image) and "unit" in plugin_metadata(new):
                 new.colorbar.visible = new.name_overlay.visible = True
         for layer in gone:
             if layer in viewer.layers:

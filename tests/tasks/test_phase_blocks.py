@@ -89,7 +89,8 @@ def survey(task: PhaseTwoShot, request):
     blocks = finished(
         measure_frame_statistics(plan, task, layout, 0, Fingerprint(request.image.array))
     )
-    return blocks, BlockReader(plan=plan, layout=layout, frame_number=0)
+    reader = BlockReader(plan=plan, layout=layout, frame_number=0, boxes=blocks.boxes)
+    return blocks.blocks, reader
 
 
 def estimate_by_blocks(task: PhaseTwoShot, request) -> np.ndarray:

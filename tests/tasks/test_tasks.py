@@ -254,7 +254,7 @@ def test_the_means_of_a_plane_in_parts_leave_out_what_was_cut_off_too():
     pair[1, 20:40, 30:60] = 4095
     image = ImageStack(array=pair, axes="PYX", pixel_um=0.2)
     sampled = [
-        sample_plane(phase_request(image), PhaseTwoShot(), (), plane, Fingerprint(pair))
+        sample_plane(phase_request(image), PhaseTwoShot(), (), plane, Fingerprint(pair))[0]
         for plane in range(2)
     ]
     np.testing.assert_allclose(

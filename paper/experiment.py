@@ -21,6 +21,7 @@ from napari_cvdm.training.card import INTENSITIES
 from napari_cvdm.training.loop import train
 from napari_cvdm.training.pool import TrainingField
 from napari_cvdm.training.recipe import Recipe, read_recipe, write_recipe
+from napari_cvdm.training.sources import SolvedFields
 from napari_cvdm.training.state import STATE
 
 FOLDER_LETTERS = 12  # of a fingerprint
@@ -192,16 +193,24 @@ def carry_out(run: Run, device: str) -> None:
 
 
 def held_out_fields(
-    experiment: Experiment, out: Path, changes: dict[str, Any], task: str
+    experiment: Experiment,
+    out: Path,
+    changes: dict[str, Any],
+    task: str,
+    solved: SolvedFields | None = None,
 ) -> list[TrainingField]:
     """The fields that every variant is scored on.
 
     The base recipe with some changes holds them out. No seed and no variant learns from them.
 
-    They are prepared for the `task` of the variant.
+    They are prepared for the `task` of the variant. Fields that were solved before lie in the
+    variant's own folder.
     """
+    values = {**overlaid(experiment.base, changes), "name": experiment.name, "task": task}
+    if solved is not None:
+        values["solved"] = {"folder": str(Path(solved.folder).absolute())}
     base = _complete(
-        {**overlaid(experiment.base, changes), "name": experiment.name, "task": task},
+        values,
         out / experiment.name / "base.toml",
         1.0,
     )

@@ -28,6 +28,7 @@ from paper.experiment import (
     register_counts_only,
     runs_of,
 )
+from paper.paper_setting import register_setting
 from paper.schedule_measures import Measures, measured
 
 Found = dict[tuple[str, str], list[Measures]]
@@ -55,7 +56,8 @@ def done(
 ) -> tuple[list[Run], Found]:
     """Train what is not trained yet, and measure every model on the same fields."""
     runs = runs_of(experiment, out, steps_factor)
-    for number, run in enumerate(runs, start=1):
+    # The first seed of every variant comes first: a table of it is of use before the rest.
+    for number, run in enumerate(sorted(runs, key=lambda run: run.recipe.seed), start=1):
         print(
             f"{experiment.name}: {run.variant}, seed {run.recipe.seed} ({number} of {len(runs)})",
             flush=True,
@@ -67,8 +69,8 @@ def done(
     }
     for name, changes in experiment.judged.items():
         fields = {
-            task: held_out_fields(experiment, out, changes, task)
-            for task in sorted({run.recipe.task for run in runs})
+            task: held_out_fields(experiment, out, changes, task, solved)
+            for task, solved in {run.recipe.task: run.recipe.solved for run in runs}.items()
         }
         for run, network in zip(runs, networks, strict=True):
             found[run.variant, name].append(
@@ -189,6 +191,7 @@ def main(words: Sequence[str] | None = None) -> None:
     )
     options = parser.parse_args(words)
     register_counts_only()
+    register_setting()
     try:
         for path in options.experiment:
             experiment = read_experiment(path)

@@ -213,7 +213,7 @@ def solve_missing(folder: Path, ranges: Ranges, seed: int, numbers: range) -> It
         path = folder / f"{number:06d}.npz"
         if is_zipfile(path):  # else it is missing, or was cut short
             pass
-        elif isinstance(ranges, PhaseRanges):
+        elif type(ranges) is PhaseRanges:  # other tasks may keep more than the maps
             save_field(path, solve_field(seed + number, ranges))
         else:
             save_training_field(path, FIELDS[ranges.task](ranges, seed + number, None))

@@ -34,7 +34,7 @@ def small(monkeypatch, tmp_path):
     text = setting.RECIPE.read_text(encoding="utf-8")
     for old, new in (
         ("[1, 2, 3]", "[1]"),
-        ("patch_px = 96", "patch_px = 32"),
+        ("patch_px = 64", "patch_px = 32"),
         ("fields = 12", "fields = 2"),
         ("[base.simulation]", f"[base.simulation]\nfield_px = [{SIDE}, {SIDE}]"),
     ):

@@ -24,6 +24,7 @@ from scoringrules import crps_ensemble
 
 from napari_cvdm.analysis.correlations import partial_correlation, spearman
 from napari_cvdm.cli.progress import bar
+from napari_cvdm.core.result import finished
 from napari_cvdm.evaluation.metrics import coverage, spread_skill
 from napari_cvdm.models.checkpoint import CARD, load_checkpoint
 from napari_cvdm.models.cvdm import CVDM
@@ -218,7 +219,7 @@ def score_physics() -> list[PhotographScore]:
     for one in scored_fields():
         solved = invert(one)
         assert isinstance(solved.posterior, PhasePosterior)  # a phase always has one
-        draws = solved.posterior.draw_phases(2 * LOOK.samples)
+        draws = finished(solved.posterior.draw_phases(2 * LOOK.samples))
         scores.append(score_phase(draws, one, mean=solved.estimate))
     return scores
 

@@ -28,6 +28,7 @@ WIDGETS, SAMPLES = "napari_cvdm.widgets", "napari_cvdm.widgets.layers.contributi
 # What forms import when they are made, and what results need to be shown.
 FORM_MODULES = (
     "dask.array",
+    "pandas",  # napari's Labels import it when the first one is made
     "napari_cvdm.models.registry",
     "napari_cvdm.reconstruction.plan",
     "napari_cvdm.reconstruction.cost",

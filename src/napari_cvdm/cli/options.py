@@ -161,12 +161,7 @@ def _add_result_folder(parser: Parser) -> None:
     _flag(parser, "--overwrite", "replace an older result in DIR, once the new one is complete")
 
 
-def _add_restore(parser: Parser) -> None:
-    parser.add_argument(
-        "image",
-        metavar="IMAGE",
-        help="TIFF, OME-TIFF, ImageJ TIFF, MRC, NPY or OME-Zarr; T, Z and C axes are looped over",
-    )
+def _add_image2(parser: Parser) -> None:
     parser.add_argument(
         "image2",
         metavar="IMAGE2",
@@ -176,6 +171,15 @@ def _add_restore(parser: Parser) -> None:
     )
     meaning = "which image of a file with several, counted from 1 (default: the first)"
     _whole(parser, "--series", meaning)
+
+
+def _add_restore(parser: Parser) -> None:
+    parser.add_argument(
+        "image",
+        metavar="IMAGE",
+        help="TIFF, OME-TIFF, ImageJ TIFF, MRC, NPY or OME-Zarr; T, Z and C axes are looped over",
+    )
+    _add_image2(parser)
     parser.add_argument(
         "--model",
         required=True,
@@ -332,14 +336,7 @@ def _add_table(parser: Parser, *, required: bool) -> None:
 
 def _add_plan(parser: Parser) -> None:
     parser.add_argument("image", metavar="IMAGE", help="the present image, as for restore")
-    parser.add_argument(
-        "image2",
-        metavar="IMAGE2",
-        nargs="*",
-        default=[],
-        help="the other planes, if IMAGE is not a stack of all planes",
-    )
-    _whole(parser, "--series", "which image of a file with several, counted from 1")
+    _add_image2(parser)
     parser.add_argument("--model", required=True, metavar="NAME_OR_PATH", help=_MODEL_HELP)
     _add_table(parser, required=False)
     parser.add_argument("--device", help=_DEVICE_HELP)

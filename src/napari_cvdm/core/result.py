@@ -30,6 +30,8 @@ BLIND_SPOT = (
 
 
 Result = TypeVar("Result")
+Given = TypeVar("Given")
+Made = TypeVar("Made")
 
 
 def finished(steps: Generator[object, Any, Result]) -> Result:
@@ -42,15 +44,22 @@ def finished(steps: Generator[object, Any, Result]) -> Result:
             return result
 
 
-def name_stages(name: str, work: Generator[str, None, Result]) -> Generator[str, None, Result]:
-    """The same work; each stage begins with `name`, as in ``name, step 3 of 10``."""
+def map_steps(
+    work: Generator[Given, None, Result], change: Callable[[Given], Made]
+) -> Generator[Made, None, Result]:
+    """The same work, each of its steps changed."""
     while True:
         try:
-            stage = next(work)
+            step = next(work)
         except StopIteration as end:
             result: Result = end.value
             return result
-        yield f"{name}, {stage}" if stage else name
+        yield change(step)
+
+
+def name_stages(name: str, work: Generator[str, None, Result]) -> Generator[str, None, Result]:
+    """The same work; each stage begins with `name`, as in ``name, step 3 of 10``."""
+    return map_steps(work, lambda stage: f"{name}, {stage}" if stage else name)
 
 
 class Stop(Enum):

@@ -38,7 +38,7 @@ from napari_cvdm.checks.training_range import (
 )
 from napari_cvdm.core.plan import Plan, file_warnings, z_step_warning
 from napari_cvdm.core.request import RequestError
-from napari_cvdm.core.result import ForwardCheck, Progress, name_stages
+from napari_cvdm.core.result import ForwardCheck, Progress, map_steps, name_stages
 from napari_cvdm.core.statistics import RunningMoments
 from napari_cvdm.core.tiling import Block, BlockPlan
 from napari_cvdm.io import Fingerprint, ImageFileError
@@ -351,13 +351,7 @@ def _as_progress(
     work: Generator[str, None, Result], total: int
 ) -> Generator[Progress, None, Result]:
     """The stages of some work before the first of `total` evaluations."""
-    while True:
-        try:
-            stage = next(work)
-        except StopIteration as end:
-            found: Result = end.value
-            return found
-        yield Progress(stage=stage, done=0, total=total)
+    return map_steps(work, lambda stage: Progress(stage=stage, done=0, total=total))
 
 
 def _begun_settings(

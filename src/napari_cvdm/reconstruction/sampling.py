@@ -11,7 +11,7 @@ from torch import Tensor
 
 from napari_cvdm.core.noise import FRAME_SEED_STRIDE
 from napari_cvdm.core.plan import Plan
-from napari_cvdm.core.result import FrameView, Progress, Stop, finished, name_stages
+from napari_cvdm.core.result import FrameView, Progress, Stop, finished, map_steps, name_stages
 from napari_cvdm.core.statistics import RunningMoments
 from napari_cvdm.diffusion.sampler import (
     QUERIES,
@@ -107,13 +107,7 @@ def follow_stages(
 
 def say_tiles(work: Tiling) -> Generator[str, None, Tensor]:
     """The same evaluation, with its tiles in words."""
-    while True:
-        try:
-            tile = next(work)
-        except StopIteration as end:
-            found: Tensor = end.value
-            return found
-        yield tile_words(tile)
+    return map_steps(work, tile_words)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -1,22 +1,34 @@
 """How fast, in ratios that one run measures side by side: `python -m paper.speed`.
 
-Time of a sample of 256 x 256 pixels against the published procedure; what sampling costs beside the
-network; the network against the rate of a matrix product; 16 samples of 512 x 512 pixels. Medians
-over turns, so that what else the machine does falls on both sides; in brackets the interquartile
-range. Processor time is what counts on a shared machine: it is that of all threads. Start-up is
-measured by `paper.startup`. `--small` runs everything on tiny images and compares pixels.
+Time of a sample of 256 x 256 pixels against the published procedure; the shares of physics and
+network; what sampling costs beside the network; the network against the rate of a matrix product;
+16 samples of 512 x 512 pixels. Medians over turns, so that what else the machine does falls on both
+sides; in brackets the interquartile range. Processor time is what counts on a shared machine: it is
+that of all threads. Start-up is measured by `paper.startup`. `--small` runs everything on tiny
+images and compares pixels. `python -m paper.speed --compare A B` times two commits.
 """
 
 import argparse
+import os
+import resource
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from copy import deepcopy
 from dataclasses import replace
 from functools import partial
 from itertools import product
+from pathlib import Path
 
 import numpy as np
+import tifffile
 import torch
+from scipy.ndimage import gaussian_filter
 from torch.utils.flop_counter import FlopCounterMode
 
 from napari_cvdm.core.device import autocast
@@ -39,7 +51,8 @@ from paper.same_pixels import speed_rows
 
 SIZE, SAMPLES, LARGE_SAMPLES = 256, 5, 16
 SMALL_SIZE, MATRIX = 64, 1024
-INTERACTIVE_S, CORES = 10.0, 2
+INTERACTIVE_S, CORES = 12.0, 2
+STAGE_SAMPLES, EVEN_SAMPLES = (1, 8, 16), 8
 CPU = torch.device("cpu")
 
 
@@ -96,28 +109,78 @@ def published_step(size: int) -> Work:
     return lambda: list(published_sample(model, condition, 1))
 
 
+def begin_frame(request: ReconstructionRequest, model: Checkpoint) -> FrameSampler:
+    """What samples are drawn with, after the physics of the only frame was inverted."""
+    task = TASKS[model.card.task]
+    plan = resolve(request, task)
+    prepared = finished(task.prepare(plan.image.frame(()), plan))
+    network = network_on(model.network, CPU)
+    return finished(FrameSampler.begin(plan, network, prepared, FrameIndex((), 0, 1)))
+
+
+def draw_samples(frame: FrameSampler) -> None:
+    """Draw all samples of a frame."""
+    empty = np.zeros(frame.rate.shape[-2:], np.float32)
+    for _ in sample_frame(frame, RunningMoments(empty, empty)):
+        pass
+
+
 def ratio_rows(model: Checkpoint, size: int, rounds: int, **choices: object) -> list[Row]:
     """A sample against the published procedure, which is extrapolated from one step."""
-    request = request_of_output(model, size, SAMPLES, **choices)
-    step, ours = by_turns([published_step(size), lambda: finish(request, model)], rounds)
-    ratios = [
-        PUBLISHED_STEPS * one.median / (other.median / request.samples)
-        for one, other in ((step.processor, ours.processor), (step.wall, ours.wall))
-    ]
+    request = request_of_output(model, size, LARGE_SAMPLES, **choices)
+    frame = begin_frame(request, model)
+    step, whole, sampling = by_turns(
+        [published_step(size), lambda: finish(request, model), lambda: draw_samples(frame)], rounds
+    )
     name = (
         f"{model.card.name}, {size} x {size}, {request.steps} evaluations of {request.sampler}, "
-        f"{request.precision}"
+        f"{request.precision}, {request.samples} samples"
     )
-    return [
-        Row(what=f"published: one of {PUBLISHED_STEPS} steps", value=str(step)),
-        Row(what=f"{name}: {request.samples} samples", value=str(ours)),
-        Row(
-            what="published sample / ours, processor (wall)",
-            value=f"{ratios[0]:.0f} ({ratios[1]:.0f})",
-            bar=">= 1000",
-            met=ratios[0] >= 1000,
-        ),
-    ]
+    rows = [Row(what=f"published: one of {PUBLISHED_STEPS} steps", value=str(step))]
+    for part, ours, bar in (("everything", whole, 500), ("sampling alone", sampling, 1000)):
+        ratios = [
+            PUBLISHED_STEPS * one.median / (other.median / request.samples)
+            for one, other in ((step.processor, ours.processor), (step.wall, ours.wall))
+        ]
+        rows += [
+            Row(what=f"{name}: {part}", value=str(ours)),
+            Row(
+                what=f"published sample / ours, {part}, processor (wall)",
+                value=f"{ratios[0]:.0f} ({ratios[1]:.0f})",
+                bar=f">= {bar}",
+                met=ratios[0] >= bar,
+            ),
+        ]
+    return rows
+
+
+def stage_rows(model: Checkpoint, size: int, rounds: int, **choices: object) -> list[Row]:
+    """Which share of a run the physics, the network and all the rest have."""
+    task, rows = TASKS[model.card.task], []
+    for samples in STAGE_SAMPLES:
+        request = request_of_output(model, size, samples, **choices)
+        plan, frame = resolve(request, task), begin_frame(request, model)
+        whole, physics, network = (
+            timed.processor.median
+            for timed in by_turns(
+                [
+                    partial(finish, request, model),
+                    lambda plan=plan: finished(task.prepare(plan.image.frame(()), plan)),  # type: ignore[misc]
+                    partial(draw_samples, frame),
+                ],
+                rounds,
+            )
+        )
+        asked = samples == EVEN_SAMPLES
+        rows.append(
+            Row(
+                what=f"{model.card.name}, {size} x {size}, {samples} samples: physics, network",
+                value=f"{physics / whole:.0%}, {network / whole:.0%} of {whole:.2f} s",
+                bar="physics <= 50 %" if asked else "",
+                met=physics <= whole / 2 if asked else None,
+            )
+        )
+    return rows
 
 
 def overhead(
@@ -132,27 +195,19 @@ def overhead(
     The bare evaluations are as many, in the same groups, the first one for all samples; sampling
     adds the schedule, the noise, the sampler's update, decoding and the moments.
     """
-    task = TASKS[model.card.task]
-    plan = resolve(request_of_output(model, size, samples, **choices), task)
-    prepared = finished(task.prepare(plan.image.frame(()), plan))
-    network = network_on(model.network, CPU)
-    frame = finished(FrameSampler.begin(plan, network, prepared, FrameIndex((), 0, 1)))
+    request = request_of_output(model, size, samples, **choices)
+    frame = begin_frame(request, model)
     first, *neg_log_gammas = [frame.rate * clock for clock in frame.clock_values()]
     groups = [frame.rate.expand(len(group), -1, -1, -1).contiguous() for group in frame.groups(0)]
 
     @torch.inference_mode()
     def bare() -> None:
-        with autocast(CPU, plan.precision):
+        with autocast(CPU, frame.plan.precision):
             finished(frame.tiled.clean(frame.rate, first, frame.first_layer_features))
             for noisy, neg_log_gamma in product(groups, neg_log_gammas):
                 finished(frame.tiled.clean(noisy, neg_log_gamma, frame.first_layer_features))
 
-    def sampling() -> None:
-        empty = np.zeros(frame.rate.shape[-2:], np.float32)
-        for _ in sample_frame(frame, RunningMoments(empty, empty)):
-            pass
-
-    network, whole = by_turns([bare, sampling], rounds)
+    network, whole = by_turns([bare, partial(draw_samples, frame)], rounds)
     return whole.processor.median / network.processor.median - 1
 
 
@@ -332,6 +387,7 @@ def _large_row(model: Checkpoint, request: ReconstructionRequest) -> Row:
 PARTS = {
     "one": one_rows,
     "ratio": ratio_rows,
+    "stages": stage_rows,
     "overhead": overhead_rows,
     "rate": rate_rows,
     "precision": precision_rows,
@@ -339,6 +395,67 @@ PARTS = {
     "large": large_rows,
 }
 SELDOM = {"compile": compile_rows}
+
+
+# Each is a command line in both commits; {folder} holds the images.
+COMPARED = {
+    "help": ("--help",),
+    "widefield-x2, 128 px, 8 samples": (
+        *("restore", "{folder}/widefield.tif", "--model", "widefield-x2", "--pixel-um", "0.0626"),
+        *("--na", "1.49", "--wavelength-um", "0.525", "--samples", "8", "--out", "{folder}/out"),
+    ),
+    "phase-2shot, 128 px, 8 samples": (
+        *("restore", "{folder}/below.tif", "{folder}/above.tif", "--model", "phase-2shot"),
+        *("--defocus-um", "-1", "1", "--wavelength-um", "0.55", "--medium-index", "1.33"),
+        *("--pixel-um", "0.2", "--samples", "8", "--out", "{folder}/out"),
+    ),
+}
+
+
+def write_compared_images(folder: Path) -> None:
+    """The images of `COMPARED`: smooth structures under noise."""
+    rng = np.random.default_rng(0)
+    for name, level in (("widefield", 200.0), ("below", 2e4), ("above", 2e4)):
+        smooth = gaussian_filter(rng.standard_normal((128, 128)), 3)
+        expected = level * (1 + 0.3 * smooth / np.abs(smooth).max())
+        tifffile.imwrite(folder / f"{name}.tif", rng.poisson(expected).astype(np.uint16))
+
+
+def compare_commits(commits: tuple[str, str], rounds: int) -> list[Row]:
+    """Processor time of whole commands in the second commit over that in the first, by turns."""
+    rows = []
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as trees:
+        write_compared_images(Path(folder))
+        sources = [Path(folder, f"tree-{number}") for number in range(2)]
+        for source, commit in zip(sources, commits, strict=True):
+            git = ["git", "-C", str(Path(__file__).parents[1]), "worktree"]
+            subprocess.run([*git, "add", "--quiet", "--detach", source, commit], check=True)
+            trees.callback(subprocess.run, [*git, "remove", "--force", source], check=True)
+        for name, words in COMPARED.items():
+            command = [word.format(folder=folder) for word in words]
+            spent: list[list[float]] = [[], []]
+            for _ in range(rounds):
+                for source, found in zip(sources, spent, strict=True):
+                    shutil.rmtree(Path(folder, "out"), ignore_errors=True)
+                    found.append(time_command(command, source / "src"))
+            one, other = (statistics.median(found) for found in spent)
+            rows.append(
+                Row(what=name, value=f"{other / one:.2f} ({one:.2f} s, {other:.2f} s processor)")
+            )
+    return rows
+
+
+def time_command(words: Sequence[str], source: Path) -> float:
+    """Processor seconds of a command line of the package in a folder of sources."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run(
+        [sys.executable, "-m", "napari_cvdm.cli", *words],
+        env={**os.environ, "PYTHONPATH": str(source)},
+        check=True,
+        capture_output=True,
+    )
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
 def small_tables() -> list[Row]:
@@ -362,6 +479,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="side of the output [px] (of the input for one), a multiple of 32",
     )
     parser.add_argument("--rounds", type=int, default=ROUNDS)
+    parser.add_argument("--compare", nargs=2, metavar=("A", "B"), help="two commits, and no more")
     for name, kind in (("steps", int), ("precision", str), ("sampler", str)):
         parser.add_argument(f"--{name}", type=kind, help="of the reconstruction, default as in use")
     parser.add_argument(
@@ -370,6 +488,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="all of it on tiny images, and whether the paths compared give the same pixels",
     )
     given = parser.parse_args(argv)
+    if given.compare:
+        title = "Speed: {1} over {0}".format(*given.compare)
+        print_rows(title, compare_commits(tuple(given.compare), given.rounds))
+        return 0
     if given.small:
         print_rows("Speed, small: the times mean nothing", small_tables())
         print_rows("Speed: the same pixels", same := speed_rows(tiny_model()))

@@ -2,10 +2,10 @@
 
 `xvfb-run -a -s "-screen 0 1280x800x24" python -m paper.startup`
 
-The help of the command line; the Reconstruct dock in an open napari; the first image of a
-reconstruction after the click, with no model loaded before. Medians and ranges of several
-processes, in wall time and in the processor time of all threads, which is what counts on a shared
-machine. What a process reads is in the machine's file cache from the second one on.
+The import of the package; the help of the command line; the Reconstruct dock in an open napari; the
+first image of a reconstruction after the click, with no model loaded before. Medians and ranges of
+several processes, in wall time and in the processor time of all threads, which is what counts on a
+shared machine. What a process reads is in the machine's file cache from the second one on.
 """
 
 import argparse
@@ -35,10 +35,19 @@ class Answer:
 
 def help_answer() -> Answer:
     """The whole process of `napari-cvdm --help`."""
+    return process_answer("-m", "napari_cvdm.cli", "--help")
+
+
+def import_answer() -> Answer:
+    """`import napari_cvdm`: the process, less that of an interpreter that imports nothing."""
+    whole, bare = process_answer("-c", "import napari_cvdm"), process_answer("-c", "")
+    return Answer(wall=whole.wall - bare.wall, processor=whole.processor - bare.processor)
+
+
+def process_answer(*words: str) -> Answer:
+    """A whole process of Python."""
     began, used = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
-    subprocess.run(
-        [sys.executable, "-m", "napari_cvdm.cli", "--help"], check=True, stdout=subprocess.DEVNULL
-    )
+    subprocess.run([sys.executable, *words], check=True, stdout=subprocess.DEVNULL)
     spent = resource.getrusage(resource.RUSAGE_CHILDREN)
     return Answer(
         wall=time.perf_counter() - began,
@@ -104,11 +113,12 @@ def row(what: str, bar: float, answers: Sequence[Answer]) -> Row:
 
 SAMPLE = "two_planes"
 MEASURED: dict[str, tuple[str, float, Callable[[], Answer]]] = {
-    "help": ("napari-cvdm --help", 0.3, help_answer),
+    "import": ("import napari_cvdm", 0.1, import_answer),
+    "help": ("napari-cvdm --help", 0.2, help_answer),
     "dock": ("opening the dock in an open napari", 2.0, lambda: window_answer("dock")),
     "first": (
         "from the click to the first image, no model loaded before",
-        5.0,
+        2.0,
         lambda: window_answer("first"),
     ),
 }

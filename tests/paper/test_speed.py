@@ -2,6 +2,7 @@
 
 import math
 import re
+import subprocess
 from copy import deepcopy
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from paper import speed
 from paper.evaluations import (
     ALONE,
     METHODS,
@@ -41,6 +43,7 @@ from napari_cvdm.models.registry import load_model
 from napari_cvdm.models.tiled import network_on
 from napari_cvdm.reconstruction import sampling as frame
 
+REPOSITORY = Path(__file__).parents[2]
 pytestmark = pytest.mark.usefixtures("remembered_inversions")
 
 
@@ -249,6 +252,20 @@ def test_every_part_in_its_small_form_has_finite_rows() -> None:
             math.isfinite(float(number))
             for number in re.findall(r"nan|inf|\d[\d.]*(?:e[+-]\d+)?", row.value)
         ), row
+
+
+def test_two_commits_are_compared_and_leave_no_working_tree(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    trees = ["git", "worktree", "list"]
+    listed = subprocess.run(trees, capture_output=True, text=True, cwd=REPOSITORY)
+    if listed.returncode:
+        pytest.skip("this is no git repository")
+    monkeypatch.setattr(speed, "COMPARED", {"help": ("--help",)})
+    (row,) = speed.compare_commits(("HEAD", "HEAD"), rounds=1)
+    assert float(row.value.split()[0]) > 0
+    after = subprocess.run(trees, capture_output=True, text=True, cwd=REPOSITORY, check=True)
+    assert after.stdout == listed.stdout
 
 
 def test_the_paths_that_are_compared_give_the_same_pixels_and_a_fault_shows(

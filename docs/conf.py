@@ -48,7 +48,9 @@ napoleon_google_docstring = False
 napoleon_use_param = False  # a numpydoc type is text: "ndarray of shape (Y, X)"
 napoleon_use_rtype = False
 # What other packages define, what is private here, and variables of a type.
-nitpick_ignore_regex = [("py:.*", r"(?!napari_cvdm\b).*|.*\._.*|.*\.(Content|Given|Item|Made|Result)")]
+nitpick_ignore_regex = [
+    ("py:.*", r"(?!napari_cvdm\b).*|.*\._.*|.*\.(Content|Given|Item|Made|Result)")
+]
 
 
 def _plain(_app: Any, _what: str, _name: str, _obj: Any, _options: Any, lines: list[str]) -> None:

@@ -19,7 +19,7 @@ import torch
 from scipy.ndimage import gaussian_filter
 
 from napari_cvdm.core.microscope import Microscope
-from napari_cvdm.physics.wotf import solve_wotf
+from napari_cvdm.physics.tie import solve_wotf
 from napari_cvdm.simulate.scenes import defocus_pair_of
 from paper.measure import Row, print_rows
 

@@ -18,8 +18,7 @@ from napari_cvdm.core.microscope import Microscope
 from napari_cvdm.core.request import ImageStack, RequestError
 from napari_cvdm.core.result import Reconstruction
 from napari_cvdm.core.result import finished as drained
-from napari_cvdm.physics.tie import axial_difference, solve_us_tie
-from napari_cvdm.physics.wotf import solve_wotf
+from napari_cvdm.physics.tie import axial_difference, solve_us_tie, solve_wotf
 from napari_cvdm.reconstruction.methods import load_method
 from napari_cvdm.reconstruction.reconstruct import reconstruct
 from napari_cvdm.simulate.scenes import defocus_pair_of

@@ -18,9 +18,15 @@ from napari_cvdm.cli.options import build_parser
 from napari_cvdm.core.intensity import noise_sigma
 from napari_cvdm.core.microscope import OpticsError
 from napari_cvdm.core.request import RequestError
-from napari_cvdm.export.one_step import OneStep, OneStepFromCounts, noise_deviation, percentile
 from napari_cvdm.export.readme import one_step_readme, sampler_readme
-from napari_cvdm.export.sampler import PackageSettings, PosteriorSampler
+from napari_cvdm.export.sampler import (
+    OneStep,
+    OneStepFromCounts,
+    PackageSettings,
+    PosteriorSampler,
+    noise_deviation,
+    percentile,
+)
 from napari_cvdm.export.zoo import ExportError, example_planes, write_bioimageio
 from napari_cvdm.models.checkpoint import load_checkpoint
 from napari_cvdm.models.tiled import TiledModel

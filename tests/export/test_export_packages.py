@@ -16,8 +16,7 @@ import torch
 from packaged_models import PHASE, WIDEFIELD, measured, reconstructed
 
 from napari_cvdm.cli import main
-from napari_cvdm.export.one_step import OneStep, OneStepFromCounts
-from napari_cvdm.export.sampler import PackageSettings
+from napari_cvdm.export.sampler import OneStep, OneStepFromCounts, PackageSettings
 from napari_cvdm.export.zoo import ExportError, write_bioimageio
 from napari_cvdm.io import ImageFileError
 from napari_cvdm.io.folders import NOTES

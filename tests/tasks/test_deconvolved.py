@@ -15,7 +15,6 @@ from napari_cvdm.cli import main
 from napari_cvdm.core.microscope import Microscope, OpticsError
 from napari_cvdm.core.request import ImageStack, MeasuredPsf, ReconstructionRequest, RequestError
 from napari_cvdm.core.result import finished
-from napari_cvdm.inversion.richardson_lucy import deconvolve
 from napari_cvdm.io import write_image
 from napari_cvdm.io.read import read_psf
 from napari_cvdm.io.result_folder import read_result_folder
@@ -38,6 +37,7 @@ from napari_cvdm.tasks.deconvolved import (
     DECONVOLVED_CHANNELS,
     ITERATIONS,
     Deconvolution,
+    deconvolve,
     estimate_lens,
     find_lens,
     lens_of_microscope,

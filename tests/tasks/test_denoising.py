@@ -19,7 +19,7 @@ from napari_cvdm.core.request import ImageStack, ReconstructionRequest, TrainReq
 from napari_cvdm.core.result import ForwardCheck
 from napari_cvdm.core.result import finished as drained
 from napari_cvdm.evaluation.pair_sets import simulated_pairs
-from napari_cvdm.export.one_step import OneStep, OneStepFromCounts
+from napari_cvdm.export.sampler import OneStep, OneStepFromCounts
 from napari_cvdm.io import write_image
 from napari_cvdm.models.checkpoint import load_checkpoint
 from napari_cvdm.physics.camera import CameraNoise, photon_transfer

@@ -12,13 +12,13 @@ from napari_cvdm.core.intensity import fill_unmeasured, measured_pixels
 from napari_cvdm.core.request import ReconstructionRequest, RequestError
 from napari_cvdm.core.result import Reconstruction
 from napari_cvdm.core.result import finished as drained
-from napari_cvdm.inversion.richardson_lucy import deconvolve
 from napari_cvdm.io import ImageFileError
 from napari_cvdm.models.registry import load_model
 from napari_cvdm.physics.widefield import WidefieldForwardModel
 from napari_cvdm.reconstruction.plan import prepare_frame
 from napari_cvdm.reconstruction.reconstruct import reconstruct
 from napari_cvdm.tasks import Denoise, PhaseTwoShot
+from napari_cvdm.tasks.deconvolved import deconvolve
 
 pytestmark = pytest.mark.usefixtures("remembered_inversions")
 

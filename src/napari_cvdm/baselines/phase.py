@@ -16,8 +16,7 @@ from napari_cvdm.baselines.method import Answer, Baseline, Solving
 from napari_cvdm.core.microscope import Microscope
 from napari_cvdm.core.plan import Plan
 from napari_cvdm.core.request import RequestError
-from napari_cvdm.physics.tie import AUTHORS_REGULARISATION, us_tie_of
-from napari_cvdm.physics.wotf import solve_wotf
+from napari_cvdm.physics.tie import AUTHORS_REGULARISATION, solve_wotf, us_tie_of
 from napari_cvdm.tasks.defocused_planes import SortedPlanes, check_planes, usable_planes
 from napari_cvdm.tasks.phase import PhaseTwoShot
 from napari_cvdm.tasks.phase_posterior import PhasePosterior

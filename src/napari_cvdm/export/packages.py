@@ -22,9 +22,8 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from napari_cvdm import __version__
-from napari_cvdm.export.one_step import OneStep, OneStepFromCounts
 from napari_cvdm.export.readme import one_step_readme, sampler_readme
-from napari_cvdm.export.sampler import PackageSettings, PosteriorSampler
+from napari_cvdm.export.sampler import OneStep, OneStepFromCounts, PackageSettings, PosteriorSampler
 from napari_cvdm.export.zoo import ExportError
 from napari_cvdm.io.errors import one_line
 from napari_cvdm.models.checkpoint import Checkpoint, ModelCard

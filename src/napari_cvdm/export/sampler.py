@@ -1,9 +1,11 @@
-"""The whole reconstruction as one network, and the settings that are fixed in it.
+"""The networks of the packages: the whole reconstruction, and the mean before sampling.
 
-It takes measured images and returns the mean and the standard deviation of posterior samples. The
-format needs a callable that returns a torch module. This one is imported from the installed
-napari-cvdm, which the environment of the package names. It calls
-`napari_cvdm.reconstruction.reconstruct`, so no second sampler could differ from the first.
+The reconstruction takes measured images and returns the mean and the standard deviation of
+posterior samples. Its settings are fixed in it. The format needs a callable that returns a torch
+module. This one is imported from the installed napari-cvdm, which the environment of the package
+names. It calls `napari_cvdm.reconstruction.reconstruct`, so no second sampler could differ from the
+first. The mean is one evaluation of each network without noise. It uses no FFT, so that it can be
+exported to ONNX.
 """
 
 from collections.abc import Mapping
@@ -13,7 +15,9 @@ from typing import Any, Self
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
+from napari_cvdm.core.intensity import BRIGHT_PERCENTILE, DARK_PERCENTILE, MAD_TO_SIGMA, NOISE_FLOOR
 from napari_cvdm.core.request import STEPS, ImageStack, ReconstructionRequest
 from napari_cvdm.core.result import Reconstruction, finished
 from napari_cvdm.models.checkpoint import Checkpoint, card_of
@@ -105,3 +109,75 @@ class PosteriorSampler(CVDM):
         """One measured image of shape (P, Y, X), reconstructed on the device of the weights."""
         request = self.settings.request(planes, self.card.name, str(self.residual_scale.device))
         return finished(reconstruct(request, Checkpoint(network=self, card=self.card, sha256="")))
+
+
+class OneStep(CVDM):
+    """The denoiser at t = 1, evaluated at zero, the mean of the noise.
+
+    At t = 1 the noisy target contains only noise. The output is therefore the mean of the target
+    given the condition. It has no detail of a sample and no spread.
+    """
+
+    def forward(self, condition: Tensor, initial_estimate: Tensor) -> Tensor:
+        """Compute the mean (B, 1, uY, uX) in network units.
+
+        `condition` is (B, C, Y, X) and `initial_estimate` is (B, 1, uY, uX), as `napari_cvdm.tasks`
+        makes them.
+        """
+        mean_residual = self.mean_residual(condition)
+        features = self.features(condition, mean_residual)
+        neg_log_gamma = self.rate(features)  # n = lambda T with T(1) = 1
+        clean = self.clean(
+            torch.zeros_like(neg_log_gamma), neg_log_gamma, self.first_layer_features(features)
+        )
+        return self.decode(clean, initial_estimate, mean_residual, self.residual_std(features))
+
+
+class OneStepFromCounts(OneStep):
+    """The same for fluorescence, from camera counts to counts.
+
+    It does the scaling of `tasks.widefield` with operations that ONNX has.
+    """
+
+    def forward(self, image: Tensor) -> Tensor:  # type: ignore[override]  # counts alone are enough here
+        """Camera counts (B, 1, Y, X) -> mean in counts above the dark level, (B, 1, uY, uX)."""
+        pixels = image.flatten(1).sort(dim=1).values
+        dark = percentile(pixels, DARK_PERCENTILE)
+        scale = torch.maximum(
+            percentile(pixels, BRIGHT_PERCENTILE) - dark, NOISE_FLOOR * noise_deviation(image)
+        )
+        scale = torch.where(scale > 0, scale, torch.ones_like(scale))[:, None, None, None]
+        signal = (image - dark[:, None, None, None]) / scale
+        condition = torch.cat([signal, signal.sign() * signal.abs().sqrt()], dim=1)
+        estimate = functional.interpolate(
+            signal, scale_factor=self.config.upsampling, mode="bicubic", align_corners=False
+        )
+        return scale * super().forward(condition, estimate)
+
+
+def percentile(ordered: Tensor, percent: float) -> Tensor:
+    """`numpy.percentile` of ascending values (B, N), as (B,).
+
+    It computes in whole thousandths, so that N may be a dynamic size.
+    """
+    place = (ordered.shape[1] - 1) * round(10 * percent)
+    low, share = place // 1000, (place % 1000) / 1000
+    return torch.lerp(ordered[:, low], ordered[:, low + 1], share)
+
+
+def noise_deviation(image: Tensor) -> Tensor:
+    """`intensity.noise_sigma` of images (B, 1, Y, X): (B,)."""
+    checker = image[..., :-1, :-1] - image[..., 1:, :-1] - image[..., :-1, 1:] + image[..., 1:, 1:]
+    return MAD_TO_SIGMA / 2 * _grouped_median(checker.abs().flatten(1).sort(dim=1).values)
+
+
+def _grouped_median(ordered: Tensor) -> Tensor:
+    # intensity.grouped_median of rising values (B, N), without a search: ONNX has none.
+    size = ordered.shape[1]
+    lower, upper = (ordered[:, index] for index in ((size - 1) // 2, size // 2))
+    below, equal = (ordered < lower[:, None]).sum(1), (ordered == lower[:, None]).sum(1)
+    gaps = ordered[:, 1:] - ordered[:, :-1]
+    step = torch.where(gaps > 0, gaps, torch.full_like(gaps, torch.inf)).amin(1)
+    low, high = (lower - step / 2).clamp(min=0), lower + step / 2
+    spread = low + (high - low) * (size - 2 * below) / (2 * equal)
+    return torch.where((equal == 1) | step.isinf(), (lower + upper) / 2, spread)

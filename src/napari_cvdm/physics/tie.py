@@ -1,9 +1,19 @@
-"""Phase from the transport of intensity, by the universal solution (US-TIE).
+"""Linear phase retrieval: the transport of intensity, and the weak-object transfer function.
 
-The equation is -k dI/dz = div(I grad phi), with k = 2 pi n / lambda0. The universal solution
-(Zhang, Chen, Sun, Tian, Zuo, Opt. Lett. 45, 3649 (2020), arXiv 1912.07371) solves Poisson's
-equation with the largest intensity in place of I. It feeds the residual of the full equation back
-until this residual is small. phi is in radians for the vacuum wavelength and has no mean.
+The equation of the transport is -k dI/dz = div(I grad phi), with k = 2 pi n / lambda0. The
+universal solution (US-TIE; Zhang, Chen, Sun, Tian, Zuo, Opt. Lett. 45, 3649 (2020), arXiv
+1912.07371) solves Poisson's equation with the largest intensity in place of I. It feeds the
+residual of the full equation back until this residual is small. phi is in radians for the vacuum
+wavelength and has no mean.
+
+A weak object 1 + a + i phi has a small log-amplitude a and a small phase phi. After the distance z,
+its contrast is
+
+    I / I_background - 1 = F^-1{2 cos(chi) F{a} + 2 sin(chi) F{phi}}
+
+with chi = pi lambda0 z f^2 / n (Guigay, Optik 49, 121 (1977)). An open condenser multiplies both
+transfer functions by that of its disc, see `forward_model`. Jenkins and Gaylord, Appl. Opt. 54,
+8566 (2015), treat the general case. The sign is that of `fresnel`.
 """
 
 from collections.abc import Sequence
@@ -13,6 +23,7 @@ import torch
 from torch import Tensor
 
 from napari_cvdm.core.microscope import Microscope
+from napari_cvdm.physics.forward_model import PhaseForwardModel
 from napari_cvdm.physics.fresnel import frequencies, squared_radius
 
 AUTHORS_REGULARISATION = 5e-9
@@ -153,3 +164,49 @@ def us_tie_of(
     """
     derivative = axial_difference(planes, defocus_um)
     return solve_us_tie(planes.mean(dim=0), derivative, microscope, regularisation, iterations)
+
+
+def solve_wotf(
+    contrast: Tensor,
+    defocus_um: Sequence[float],
+    microscope: Microscope,
+    regularisation: float,
+    condenser_na: float = 0.0,
+) -> Tensor:
+    """Phase of a weak object, separated from its absorption by Tikhonov least squares.
+
+    At every frequency, sum_z |C_z - A_z F{a} - H_z F{phi}|^2 + r (|F{a}|^2 + |F{phi}|^2) is minimal
+    for
+
+        F{phi} = ((S_AA + r) S_HC - S_AH S_AC) / ((S_AA + r) (S_HH + r) - S_AH^2)
+
+    with S_AH = sum_z A_z H_z and so on.
+
+    Parameters
+    ----------
+    contrast : Tensor of shape (P, Y, X), real
+        I / I_background - 1 of at least two planes.
+    defocus_um : sequence of float
+        Signed position of each plane [um].
+    microscope : Microscope
+    regularisation : float
+        Dimensionless r > 0. It removes low spatial frequencies. For planes at +-z, half the
+        amplitude is left where 8 sin(chi)^2 = r.
+    condenser_na : float
+        Numerical aperture of the illumination; 0 is coherent light.
+
+    Returns
+    -------
+    Tensor of shape (Y, X), real
+        Phase [rad], zero mean.
+    """
+    shape = contrast.shape[-2], contrast.shape[-1]
+    amplitude, phase = PhaseForwardModel.create(
+        shape, defocus_um, microscope, condenser_na=condenser_na, like=contrast
+    ).weak_transfer()
+    spectra = torch.fft.rfft2(contrast)
+    of_amplitude, of_phase = (amplitude * spectra).sum(dim=0), (phase * spectra).sum(dim=0)
+    own = amplitude.square().sum(dim=0) + regularisation
+    mixed = (amplitude * phase).sum(dim=0)
+    determinant = own * (phase.square().sum(dim=0) + regularisation) - mixed.square()
+    return torch.fft.irfft2((own * of_phase - mixed * of_amplitude) / determinant, s=shape)

@@ -27,9 +27,9 @@ SETTLED = 0.99  # chi^2 that falls by less than one percent has stopped falling
 class RichardsonLucy(Baseline):
     """Richardson-Lucy (Richardson 1972, Lucy 1974) with the PSF of the microscope.
 
-    See `tasks.deconvolved.deconvolve`. The discrepancy decides when to stop. The method stops at the
-    first of `CHECKED_AFTER` iterations where chi^2 is at most 1, or before the first where chi^2
-    falls by less than one percent.
+    See `tasks.deconvolved.deconvolve`. The discrepancy decides when to stop. The method stops at
+    the first of `CHECKED_AFTER` iterations where chi^2 is at most 1, or before the first where
+    chi^2 falls by less than one percent.
 
     Parameters
     ----------

@@ -21,7 +21,7 @@ from napari_cvdm.training.card import INTENSITIES
 from napari_cvdm.training.loop import train
 from napari_cvdm.training.pool import TrainingField
 from napari_cvdm.training.recipe import Recipe, read_recipe, write_recipe
-from napari_cvdm.training.sources import SolvedFields
+from napari_cvdm.training.sources import FIELDS, SolvedFields
 from napari_cvdm.training.state import STATE
 
 FOLDER_LETTERS = 12  # of a fingerprint
@@ -46,6 +46,7 @@ def register_counts_only() -> None:
         INTENSITIES[WidefieldRanges.task],
     )
     TASKS[COUNTS_ONLY.name] = FLUORESCENCE[COUNTS_ONLY.name] = COUNTS_ONLY
+    FIELDS[COUNTS_ONLY.name] = FIELDS[WidefieldRanges.task]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,13 +7,14 @@
 Every field has the phase of a photograph, 0 to 3.5 rad, two planes at -1 and +1 um and normal noise
 of 0.05. A network sees the planes alone and predicts the phase, or sees the inversion of the planes
 too and predicts what it lacks. The first fields are photographs of scikit-image. They are only
-scored on.
+scored on. With `--recipe recipes/experiments/paper-setting-widefield.toml`, `fields` makes those of
+super-resolution, and `paper.experiments` prints its table.
 """
 
 import argparse
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
@@ -39,7 +40,13 @@ from napari_cvdm.training.card import INTENSITIES
 from napari_cvdm.training.pool import ERROR_FLOOR_PHASE, TrainingField
 from napari_cvdm.training.sources import FIELDS, load_training_field, solve_missing
 from napari_cvdm.training.validation import Validation, cut_to_centre, posterior_samples
-from paper.experiment import Experiment, Run, read_experiment, runs_of
+from paper.experiment import (
+    Experiment,
+    Run,
+    read_experiment,
+    register_counts_only,
+    runs_of,
+)
 from paper.phase_accuracy import best_us_tie, mean_error
 from paper.phase_fields import (
     LARGEST_RAD,
@@ -318,14 +325,15 @@ def write_table(experiment: Experiment, runs: Sequence[Run], found: dict[str, np
     return "\n".join(lines) + "\n"
 
 
-def make_fields(photographs: Path, out: Path, count: int, side: int) -> None:
-    """Make every field of both tasks that is missing; `count` to learn from, `side` wide [px]."""
-    for kind in (SettingRanges, AroundRanges):
-        ranges = kind(photographs=str(photographs), field_px=(side, side))
-        folder = out / RECIPE.stem / kind.task
-        numbers = range(len(PHOTOGRAPHS) + count)
-        with bar(kind.task, total=len(numbers)) as shown:
-            for _ in solve_missing(folder, ranges, 0, numbers):
+def make_fields(experiment: Experiment, out: Path, count: int, photographs: str) -> None:
+    """Make every field of every task that is missing; `count` of them to learn from."""
+    made = {run.recipe.task: run.recipe for run in runs_of(experiment, out)}
+    for task, recipe in made.items():
+        assert recipe.solved is not None and recipe.simulation is not None
+        ranges = replace(recipe.simulation, photographs=photographs)
+        numbers = range(recipe.validation.fields + count)
+        with bar(task, total=len(numbers)) as shown:
+            for _ in solve_missing(Path(recipe.solved.folder), ranges, 0, numbers):
                 shown.update(1)
 
 
@@ -336,19 +344,19 @@ def main(words: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("what", choices=("fields", "table"))
     parser.add_argument("--out", type=Path, required=True, help="folder for fields and models")
-    parser.add_argument("--photographs", type=Path, help="folder of photographs to learn from")
+    parser.add_argument("--photographs", default="", help="folder of photographs to learn from")
     parser.add_argument("--count", type=int, default=108, help="fields to learn from")
-    parser.add_argument("--side", type=int, default=128, help="of a field to learn from, in pixels")
     parser.add_argument("--recipe", type=Path, default=RECIPE)
     parser.add_argument("--steps-factor", type=float, default=1.0)
     options = parser.parse_args(words)
     register_setting()
-    if options.what == "fields":
-        if options.photographs is None:
-            parser.error("--photographs is missing; name a folder of photographs")
-        make_fields(options.photographs, options.out, options.count, options.side)
-        return
+    register_counts_only()
     experiment = read_experiment(options.recipe)
+    if options.what == "fields":
+        if experiment.base["task"] == ALONE.name and not options.photographs:
+            parser.error("--photographs is missing; name a folder of photographs")
+        make_fields(experiment, options.out, options.count, options.photographs)
+        return
     runs = runs_of(experiment, options.out, options.steps_factor)
     text = write_table(experiment, runs, collect(experiment, options.out, runs))
     (options.out / experiment.name / "photographs.md").write_text(text, encoding="utf-8")

@@ -42,7 +42,7 @@ def small(monkeypatch, tmp_path):
         text = text.replace(old, new)
     recipe.write_text(text, encoding="utf-8")
     monkeypatch.setattr(setting, "RECIPE", recipe)
-    words = ["--photographs", str(photographs), "--count", "1", "--side", str(SIDE)]
+    words = ["--photographs", str(photographs), "--count", "1"]
     setting.main(["fields", "--out", str(out), *words])
     return recipe, out
 

@@ -41,7 +41,7 @@ LEAST_WEIGHT = 0.3
 TESTED_STD_RAD, PRIOR_STD_RAD = (0.05, 0.2)
 # Over what noise explains: cells in medium stay below, tissue and most photographs do not.
 MOST_COST, MOST_PRODUCT = (0.8, 2.1)
-COARSE_STEPS, FLAT_STEPS = 40, 25
+COARSE_STEPS, FLAT_STEPS = 40, 40
 
 
 def flatten_background(fit: Fit) -> Solving:

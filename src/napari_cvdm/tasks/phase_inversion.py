@@ -36,7 +36,7 @@ EQUAL_GAIN = -0.003  # of a measured value: the smaller canvas is taken where th
 # (`python -m paper.phase_inversion`).
 COST_SHARE = 0.5
 HOPELESS_COST = 0.3  # of a measured value after a first look: such a field is not fitted to the end
-FIRST_LOOK, LAST_ROUNDS = ((2.0, 2, 8),), ((1.0, 4, 10),)
+FIRST_LOOK, LAST_ROUNDS = ((2.0, 2, 10),), ((1.0, 5, 12),)
 # Noise belongs to absolute pixels, and a canvas begins before the first of the frame.
 NOISE_ORIGIN = 1 << 20
 DATA_STEP, PRIOR_STEP = 1 << 16, 1 << 17  # of `noise_field`: beyond the steps of a sampler

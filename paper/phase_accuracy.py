@@ -183,12 +183,12 @@ def predict_plane(
     return float(np.sqrt(np.mean((measured[inner] - gain * expected[inner]) ** 2)))
 
 
-def real(model: Checkpoint) -> list[Row]:
-    """Each method's phase predicts a real plane that was not used.
+def cell_parts() -> list[tuple[JudgedField, np.ndarray]]:
+    """Parts of a real stack of cells: the planes below and in focus, and the one above.
 
-    That is the focal plane of a stack of cells.
+    No phase of them is known; `phase` is the plane below.
     """
-    below, focus, above = STAGE_UM
+    below, focus, _ = STAGE_UM
     folder = DATA / "qpi/sephace_brightfield"
     stack = np.stack(
         [
@@ -198,10 +198,9 @@ def real(model: Checkpoint) -> list[Row]:
     )
     stack = stack / np.median(stack)
     microscope = Microscope(pixel_um=0.2004, wavelength_um=0.55, medium_index=1.0)
-    rows, ratios = [], []
+    parts = []
     for top, left in CELL_PARTS:
         part = stack[:, top : top + PART_PX, left : left + PART_PX]
-        # the planes below and in focus are used, the plane above is predicted
         one = JudgedField(
             name=f"cells at {top}, {left}",
             planes=part[:2],
@@ -209,18 +208,30 @@ def real(model: Checkpoint) -> list[Row]:
             microscope=microscope,
             defocus_um=(focus - below, 0.0),
         )
+        parts.append((one, part[2]))
+    return parts
+
+
+def real(model: Checkpoint) -> list[Row]:
+    """Each method's phase predicts a real plane that was not used.
+
+    That is the upper plane of a stack of cells.
+    """
+    below, focus, above = STAGE_UM
+    rows, ratios = [], []
+    for one, unused in cell_parts():
         found = [solve(one, method).mean for method in (BASELINES["phase-physics"], model)]
         light = torch.from_numpy(np.ascontiguousarray(one.planes[::-1]))
         tie = min(
             predict_plane(
-                us_tie_of(light, (0.0, focus - below), microscope, r).numpy(),
-                microscope,
+                us_tie_of(light, (0.0, focus - below), one.microscope, r).numpy(),
+                one.microscope,
                 focus - above,
-                part[2],
+                unused,
             )
             for r in REGULARISATIONS
         )
-        ours = [predict_plane(phase, microscope, focus - above, part[2]) for phase in found]
+        ours = [predict_plane(phase, one.microscope, focus - above, unused) for phase in found]
         ratios.append(ours[1] / tie)
         value = f"{tie:.4f}, {ours[0]:.4f}, {ours[1]:.4f}"
         rows.append(

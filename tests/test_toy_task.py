@@ -20,6 +20,7 @@ from napari_cvdm.checks.forward_check import CHECK_MODELS
 from napari_cvdm.core.plan import Plan
 from napari_cvdm.core.request import ImageStack, ReconstructionRequest, RequestError, TrainRequest
 from napari_cvdm.core.result import finished
+from napari_cvdm.evaluation.pair_sets import simulated_pairs
 from napari_cvdm.models.checkpoint import load_checkpoint
 from napari_cvdm.physics.camera import photon_transfer
 from napari_cvdm.reconstruction.methods import register_task
@@ -188,3 +189,8 @@ def test_a_task_that_is_not_registered_is_refused_in_words(tmp_path: Path) -> No
     path.write_text(RECIPE, encoding="utf-8")
     with pytest.raises(RequestError, match="task is 'density'; allowed are"):
         read_recipe(path)
+
+
+def test_simulated_pairs_of_another_task_are_refused_in_words() -> None:
+    with pytest.raises(RequestError, match="'density' has no simulated pairs"):
+        simulated_pairs(1, 0, DensityRanges())

@@ -208,7 +208,17 @@ def simulated_pairs(
 
     `first_seed` is EVALUATION_SEED or CALIBRATION_SEED, plus a number of one's own. Fields of
     different seeds share nothing.
+
+    Raises
+    ------
+    RequestError
+        The ranges of a task that is not one of this package.
     """
+    if not isinstance(ranges, PhaseRanges | WidefieldRanges):
+        raise RequestError(
+            f"task {ranges.task!r} has no simulated pairs; give a folder with the folders measured "
+            "and truth."
+        )
     make: Callable[[int], TestPair] = (
         partial(_phase_pair, ranges)
         if isinstance(ranges, PhaseRanges)

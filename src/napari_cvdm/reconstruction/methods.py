@@ -48,7 +48,9 @@ def register_task(
     intensity: str,
     check_model: "MakeCheckModel | None" = None,
 ) -> None:
-    """Make a task known: to recipes, to training, to reconstruction and to the forward check.
+    """Register a task for recipes, training, reconstruction and the forward check.
+
+    It holds for this process only: import the module of the task before each run.
 
     Parameters
     ----------
@@ -57,7 +59,8 @@ def register_task(
     ranges : type
         ``[simulation]`` of a recipe: a dataclass with the task's name as `task`, and `smallest_px`.
     make_field : callable
-        (ranges, seed, draw) -> TrainingField; `draw` makes the object, a random one if None.
+        (ranges, seed, draw) -> TrainingField. The object is random if `draw` is None, else
+        ``draw(rng, size, pixel_um)``, for example that of a blank field.
     intensity : str
         For the card: what is made of the counts, in words.
     check_model : callable, optional

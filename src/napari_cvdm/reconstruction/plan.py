@@ -123,7 +123,7 @@ def task_of(card: ModelCard) -> Task:
     if task is None:
         raise CheckpointError(
             f"{card.name}: task {card.task!r} is not known to this version; known are "
-            f"{', '.join(TASKS)}. Update napari-cvdm."
+            f"{', '.join(TASKS)}. Update napari-cvdm, or import the module that registers it."
         )
     if not card.network:
         return task

@@ -4,6 +4,8 @@ Usage: xvfb-run -a -s "-screen 0 1600x1000x24" python docs/pictures.py [OUT]
        docs/pictures by default
        A window of 1280 x 800, the shipped models and samples, few samples and steps: about four
        minutes on two cores.
+       xvfb-run -a -s "-screen 0 2000x1200x24" python docs/pictures.py OUT --docks
+       Instead, every dock with a result, in both themes and two sizes of the window.
 """
 
 import sys
@@ -38,7 +40,7 @@ from napari_cvdm.widgets.train.pair_source import MICROSCOPE
 from napari_cvdm.widgets.train.train_form import OWN_STEPS
 from napari_cvdm.widgets.train.train_widget import TrainWidget
 
-WINDOW = (1280, 800)
+WINDOW, LARGE_WINDOW = (1280, 800), (1920, 1080)
 LONGEST_MS = 300_000  # a training on a busy machine
 SETTLED_MS = 400
 SHORT = {"samples": 4, "steps": 6}
@@ -97,6 +99,15 @@ class Studio:
         else:
             part.grab().save(path)
         print(path, flush=True)
+
+    def photograph_all(self, name: str) -> None:
+        """The window in both themes and in two sizes."""
+        for size in (WINDOW, LARGE_WINDOW):
+            self.viewer.window.resize(*size)
+            for theme in ("dark", "light"):
+                self.viewer.theme = theme
+                self.photograph(f"{name}-{theme}-{size[0]}")
+        self.viewer.window.resize(*WINDOW)
 
     def show_only(self, *roles: str) -> None:
         """Show the layers of these roles alone."""
@@ -348,10 +359,69 @@ def train(out: Path, theme: str) -> None:
         studio.close()
 
 
+def docks(out: Path) -> None:
+    """Every dock with a result, to look for clipped labels and unreadable contrast."""
+    studio = Studio(out, "dark")
+    studio.open_sample(two_defocused_planes)
+    dock = studio.open_dock(ReconstructWidget, "Reconstruct")
+    dock.form.model.set_value("phase-2shot")
+    for name, count in {"samples": 2, "steps": 2}.items():
+        dock.form.counts[name].setValue(count)
+    dock.form.keep_samples.setChecked(True)
+    studio.wait(lambda: quiet(dock))
+    dock.panel.run.click()
+    studio.wait(lambda: quiet(dock))
+    studio.photograph_all("reconstruct")
+    dock.results.turn.click()
+    studio.photograph_all("uncertainty")
+    dock.results.schedule.click()
+    studio.wait(lambda: not dock.results.drawing.busy)
+    studio.photograph_all("schedule")
+    dock.results.schedule.click()
+    dock.results.compare.click()
+    studio.wait(lambda: quiet(dock))
+    studio.photograph_all("compare")
+    studio.viewer.canvas.grid.enabled = False
+    for name in ("phase-physics", "us-tie", "wotf"):
+        studio.viewer.layers[f"{name} of two defocused planes [rad]"].visible = False
+    measure = studio.open_dock(MeasureWidget, "Measure")
+    measure.suggest.click()
+    studio.wait(lambda: not measure.panel.busy)
+    measure.panel.run.click()
+    studio.wait(lambda: not measure.panel.busy)
+    studio.photograph_all("measure")
+    inspector = studio.open_dock(InspectWidget, "Inspect")
+    inspector.profile.draw.click()
+    inspector.next_image.estimate.click()
+    for number, tab in enumerate(
+        (inspector.pixel, inspector.agreement, inspector.profile, inspector.next_image)
+    ):
+        inspector.tabs.setCurrentWidget(tab)
+        studio.wait(lambda tab=tab: not tab.work.busy)
+        studio.photograph_all(f"inspect-{number + 1}")
+    follower = studio.open_dock(LiveWidget, "Live")
+    follower.form.model.set_value("phase-2shot")
+    studio.wait()
+    follower.start_button.click()
+    studio.wait(lambda: any("live" in layer.name for layer in studio.viewer.layers))
+    studio.photograph_all("live")
+    follower.stop_button.click()
+    studio.wait(lambda: not follower.following)
+    with TemporaryDirectory() as own, patch.object(preferences, "OWN_MODELS", Path(own)):
+        trainer = studio.open_dock(TrainWidget, "Train")
+        trainer.form.model.set_value("widefield-x2")
+        studio.photograph_all("train")
+        studio.close()
+
+
 def main() -> None:
     """Take every picture."""
-    out = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).with_name("pictures")
+    given = [argument for argument in sys.argv[1:] if argument != "--docks"]
+    out = Path(given[0]) if given else Path(__file__).with_name("pictures")
     out.mkdir(parents=True, exist_ok=True)
+    if "--docks" in sys.argv:
+        docks(out)
+        return
     super_resolution(out, "dark")
     checked(out, "dark")
     phase(out, "light")

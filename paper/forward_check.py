@@ -91,7 +91,7 @@ def chi2(request: ReconstructionRequest, image: np.ndarray) -> float:
     card = load_model(request.model).card
     task = TASKS[card.task]
     prepared = prepare_frame(request.image.frame(()), request, task)
-    how = forward_model_for(prepared, resolve(request, task), card)
+    how = finished(forward_model_for(prepared, resolve(request, task), card))
     return how.compare(image).chi2(how.valid)
 
 
@@ -173,10 +173,10 @@ def check_draws(request: ReconstructionRequest) -> ForwardCheck:
         finished(draw_phases(fit, 1, range(DRAWS)))[:, *fit.model.frame].numpy() + fit.phase.numpy()
     )
     record = ForwardCheckAccumulator(resolve(request, task), card, None)
-    record.begin((), prepared)
+    finished(record.begin((), prepared))
     for sample in drawn:
-        record.see(sample)
-    record.end(RunningMoments(drawn.mean(axis=0), drawn.var(axis=0, ddof=1), len(drawn)))
+        finished(record.see(sample))
+    finished(record.end(RunningMoments(drawn.mean(axis=0), drawn.var(axis=0, ddof=1), len(drawn))))
     return record.result()
 
 
@@ -371,18 +371,19 @@ def _range(values: list[float]) -> str:
 
 
 class Stopwatch:
-    """Adds up the seconds that functions take."""
+    """Adds up the seconds that work in steps takes."""
 
     def __init__(self) -> None:
         self.seconds = 0.0
 
     def timed(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """The same function, timed."""
+        """The same work at once, timed."""
 
         def run(*arguments: Any) -> Any:
             begun = time.perf_counter()
-            outcome = function(*arguments)
+            outcome = finished(function(*arguments))
             self.seconds += time.perf_counter() - begun
+            yield from ()
             return outcome
 
         return run

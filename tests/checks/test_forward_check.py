@@ -13,6 +13,7 @@ from napari_cvdm.checks.forward_check import forward_model_for, squirrel
 from napari_cvdm.core.intensity import dark_level
 from napari_cvdm.core.microscope import Microscope
 from napari_cvdm.core.request import ImageStack, ReconstructionRequest
+from napari_cvdm.core.result import finished
 from napari_cvdm.models.checkpoint import load_checkpoint
 from napari_cvdm.physics.camera import photon_transfer
 from napari_cvdm.reconstruction.plan import prepare_frame, resolve
@@ -248,7 +249,7 @@ def test_the_offset_of_the_camera_has_no_say_in_the_noise(tiny_widefield_model):
         image = ImageStack(array=pair.counts - pair.camera.offset_counts + offset, axes="YX")
         request = ReconstructionRequest(image=image, model="tiny", background=background, **optics)
         prepared = prepare_frame(request.image.frame(()), request, WidefieldX2())
-        how = forward_model_for(prepared, resolve(request, WidefieldX2()), card)
+        how = finished(forward_model_for(prepared, resolve(request, WidefieldX2()), card))
         above = 0.0 if isinstance(background, str) else dark_level(image.array) - offset
         found.append(how.compare(pair.truth + above).chi2(how.valid))
     assert found[1:] == pytest.approx(found[:1] * 2, rel=3e-3)

@@ -34,11 +34,11 @@ def imaging(request: ReconstructionRequest, card) -> PhaseCheckModel:
     """How planes of photons were imaged; their noise is known, so its estimate is not tested."""
     pixels = request.image.frame(())
     prepared = prepare_frame(pixels, request, PhaseTwoShot())
-    how = forward_model_for(prepared, resolve(request, PhaseTwoShot()), card)
+    how = finished(forward_model_for(prepared, resolve(request, PhaseTwoShot()), card))
     photons = torch.tensor(prepared.estimated["background"], dtype=torch.float32).mean()
     known = photons / how.fit.linearisation.expected.clamp(min=0.02)
     fit = replace(how.fit, weight=torch.where(how.fit.weight > 0, known, 0.0))
-    return PhaseCheckModel.create(fit, request.defocus_um, request.region)
+    return finished(PhaseCheckModel.create(fit, request.defocus_um, request.region))
 
 
 def chi2(how: PhaseCheckModel, image: np.ndarray) -> float:
@@ -140,10 +140,10 @@ def checked(request: ReconstructionRequest, card, count: int):
         finished(draw_phases(fit, 1, range(count)))[:, *fit.model.frame].numpy() + fit.phase.numpy()
     )
     record = ForwardCheckAccumulator(resolve(request, PhaseTwoShot()), card, None)
-    record.begin((), prepared)
+    finished(record.begin((), prepared))
     for sample in drawn:
-        record.see(sample - sample.mean())
-    record.end(RunningMoments(np.mean(drawn, axis=0), np.var(drawn, axis=0), count))
+        finished(record.see(sample - sample.mean()))
+    finished(record.end(RunningMoments(np.mean(drawn, axis=0), np.var(drawn, axis=0), count)))
     return record.result()
 
 
@@ -217,4 +217,4 @@ def test_planes_without_noise_are_not_compared(card):
     request = replace(take_planes(OPTICS["symmetric"]).request(), image=constant)
     prepared = prepare_frame(constant.array, request, PhaseTwoShot())
     with pytest.raises(ValueError, match="no noise"):
-        forward_model_for(prepared, resolve(request, PhaseTwoShot()), card)
+        finished(forward_model_for(prepared, resolve(request, PhaseTwoShot()), card))

@@ -14,6 +14,7 @@ from napari_cvdm.models.registry import load_model
 from napari_cvdm.models.tiled import SMALLEST_TILE
 from napari_cvdm.out_of_core.job import BlockJob
 from napari_cvdm.out_of_core.run import reconstruct_by_blocks
+from napari_cvdm.physics import tie
 from napari_cvdm.physics.forward_model import PhaseForwardModel
 from napari_cvdm.physics.widefield import WidefieldForwardModel
 from napari_cvdm.reconstruction import sampling
@@ -122,6 +123,28 @@ def test_solvers_say_every_step(monkeypatch, name, owner, method):
     assert len(stages) >= len(calls) - 3
     assert max(most, len(calls) - before) <= 3
     assert all(stages)
+
+
+def test_us_tie_says_every_round(monkeypatch):
+    calls = counted(monkeypatch, tie, ["inverse_laplacian"])
+    image = planes((48, 40))
+    request = phase_request(image, model="us-tie")
+    before, most = 0, 0
+    for _ in load_method("us-tie").solve(image.array, resolve(request, TASKS["phase-2shot"])):
+        most, before = max(most, len(calls) - before), len(calls)
+    assert len(calls) > 1
+    assert max(most, len(calls) - before) == 1
+
+
+def test_the_check_of_a_phase_says_every_step(monkeypatch, tiny_phase_model):
+    calls = counted(monkeypatch, PhaseForwardModel, ["derivative"])
+    request = phase_request(planes((48, 40)))
+    before, most, said = 0, 0, []
+    for step in reconstruct(request, load_model(str(tiny_phase_model))):
+        most, before = max(most, len(calls) - before), len(calls)
+        said.append(step.stage)
+    assert max(most, len(calls) - before) <= 3
+    assert sum("the check, step" in stage for stage in said) > 10
 
 
 def test_the_first_look_at_the_cost_says_every_step_of_preparing(tiny_phase_model):

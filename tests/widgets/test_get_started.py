@@ -4,7 +4,10 @@ import re
 from pathlib import Path
 
 import npe2
+import numpy as np
 import pytest
+import tifffile
+from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QAbstractButton
 
 import napari_cvdm
@@ -101,3 +104,73 @@ def test_the_menu_paths_of_the_page_are_those_of_the_manifest():
     contributions = npe2.PluginManifest.from_file(MANIFEST).contributions
     offered = {one.display_name for one in (*contributions.widgets, *contributions.sample_data)}
     assert {path.split(" > ")[-1].removesuffix(NAMED) for path in PATHS[:2]} <= offered
+
+
+def click(qtbot, widget):
+    """Press with the mouse, and count it."""
+    qtbot.waitUntil(widget.isEnabled)
+    qtbot.mouseClick(widget, Qt.MouseButton.LeftButton)
+
+
+OPEN_DOCK = 2  # the menu, and the entry of the dock: napari shows the menus of plugins by name
+
+
+def test_an_own_image_is_a_result_in_four_clicks(make_napari_viewer, npe2pm, qtbot, tmp_path):
+    """Dropped on the window: no click. The menu, the dock, Reconstruct."""
+    path = tmp_path / "own.ome.tif"
+    pixels = np.random.default_rng(0).poisson(200.0, (48, 40)).astype(np.uint16)
+    tifffile.imwrite(path, pixels, metadata={"PhysicalSizeX": 0.1, "PhysicalSizeY": 0.1})
+    with npe2pm.tmp_plugin(manifest=str(MANIFEST)):
+        viewer, clicks = make_napari_viewer(show=True), OPEN_DOCK
+        viewer.open(str(path), plugin="napari-cvdm")
+        follow(viewer, PATHS[1])
+        opened = next(iter(viewer.window.dock_widgets.values()))
+        qtbot.waitUntil(lambda: opened.content is not None)
+        dock = opened.content
+        assert dock.form.model.value() == "widefield-x2"
+        for name in ("pixel_um", "wavelength_um", "na", "medium_index"):  # numbers of no file
+            if name in dock.form.missing():
+                dock.form.optics[name].set_value(
+                    {"pixel_um": 0.1, "wavelength_um": 0.52}.get(name, 1.3)
+                )
+        for name, count in {"samples": 1, "steps": 1}.items():
+            dock.form.counts[name].setValue(count)
+        click(qtbot, dock.panel.run)
+        clicks += 1
+        qtbot.waitUntil(lambda: not dock.panel.busy)
+        assert "reconstruction" in {plugin_metadata(one).get("role") for one in viewer.layers}
+    assert clicks <= 4
+
+
+def test_two_files_of_planes_are_a_phase_in_five_clicks(
+    make_napari_viewer, npe2pm, qtbot, tmp_path
+):
+    """Both dropped on the window. The menu, the dock, the model in its box, Reconstruct."""
+    rng, paths = np.random.default_rng(1), [tmp_path / name for name in ("a.ome.tif", "b.ome.tif")]
+    for path in paths:
+        pixels = (1000 + 20 * rng.normal(size=(48, 40))).astype(np.float32)
+        tifffile.imwrite(path, pixels)
+    with npe2pm.tmp_plugin(manifest=str(MANIFEST)):
+        viewer, clicks = make_napari_viewer(show=True), OPEN_DOCK
+        viewer.open([str(path) for path in paths], plugin="napari-cvdm")
+        follow(viewer, PATHS[1])
+        opened = next(iter(viewer.window.dock_widgets.values()))
+        qtbot.waitUntil(lambda: opened.content is not None)
+        dock = opened.content
+        form = dock.form
+        if not form.two_planes:  # the box, and the model in it
+            form.model.set_value("phase-2shot")
+            clicks += 2
+        assert form.second.value() is not None
+        numbers = {"pixel_um": 0.2, "wavelength_um": 0.52, "medium_index": 1.33}
+        for name, value in numbers.items():
+            form.optics[name].set_value(value)
+        form.positions.set_value((-1.0, 1.0))
+        for name, count in {"samples": 1, "steps": 1}.items():
+            form.counts[name].setValue(count)
+        assert form.missing() == ()
+        click(qtbot, dock.panel.run)
+        clicks += 1
+        qtbot.waitUntil(lambda: not dock.panel.busy)
+        assert "reconstruction" in {plugin_metadata(one).get("role") for one in viewer.layers}
+    assert clicks <= 5

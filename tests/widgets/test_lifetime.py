@@ -3,6 +3,7 @@
 import gc
 import weakref
 
+import numpy as np
 import pytest
 from napari.utils.events import EventEmitter
 from qtpy.QtCore import QCoreApplication, QEvent, QObject
@@ -93,7 +94,7 @@ def test_a_widget_that_is_gone_leaves_no_listener(qapp, by_qt):
     assert len(emitter.callbacks) == 0
 
 
-def test_docks_that_were_opened_and_closed_leave_no_listener(viewer):
+def test_docks_that_were_opened_and_closed_leave_no_listener(viewer, qtbot):
     emitters = [
         getattr(viewer.layers.events, name)
         for name in ("inserted", "removed", "reordered", "renamed")
@@ -108,11 +109,36 @@ def test_docks_that_were_opened_and_closed_leave_no_listener(viewer):
     kinds = (ReconstructWidget, InspectWidget, TrainWidget, MeasureWidget, LiveWidget)
     for kind in (*kinds, ReconstructDock):
         dock = kind(viewer)
+        qtbot.waitUntil(lambda dock=dock: getattr(dock, "content", dock) is not None)
         assert sum(listeners()) > sum(before)
         destroy(dock)
         del dock
         gc.collect()
     assert listeners() == before
+
+
+def test_docks_that_were_closed_leave_no_listener_at_a_layer(viewer):
+    place = {"scale": (0.1, 0.1), "units": ("um", "um")}
+    layers = [
+        viewer.add_image(np.ones((8, 8)), name="cell", **place),
+        viewer.add_labels(np.ones((8, 8), np.uint8), name="mask", **place),
+        viewer.add_shapes([[[0, 0], [5, 5]]], shape_type="line", name="line", **place),
+    ]
+
+    def listeners():
+        return [
+            len(emitter.callbacks) for one in layers for emitter in one.events.emitters.values()
+        ]
+
+    before = listeners()
+    for kind in (ReconstructWidget, InspectWidget, MeasureWidget):
+        dock = kind(viewer)
+        assert sum(listeners()) > sum(before)
+        destroy(dock)
+        del dock
+        gc.collect()
+        left = zip(listeners(), before, strict=True)
+        assert all(after <= earlier for after, earlier in left), kind
 
 
 def endless():

@@ -474,3 +474,55 @@ def test_fluorescence_has_sums_and_no_mass(viewer, dock, finished):
 def test_a_number_has_as_many_digits_as_its_interval_allows(value, half, text):
     low, high = (None, None) if half is None else (value - half, value + half)
     assert format_estimate(Estimate(value=value, low=low, high=high)) == text
+
+
+def change_mask(dock, mask, layer):
+    mask.data_setitem((np.array([20]), np.array([30])), 1)
+
+
+def move_mask(dock, mask, layer):
+    mask.translate = (0, 0)
+
+
+def run_again(dock, mask, layer):
+    layer.data = 2 * layer.data
+
+
+def choose_another(dock, mask, layer):
+    dock._viewer.add_labels(boxes(), name="another")
+    dock.mask.set_value(dock._viewer.layers["another"])
+
+
+@pytest.mark.parametrize("change", [change_mask, move_mask, run_again, choose_another])
+def test_a_table_of_an_earlier_mask_or_result_says_so(viewer, dock, finished, change):
+    place = add_result(viewer, cells())
+    mask = viewer.add_labels(boxes(), name="mask", **place)
+    dock.start()
+    finished(dock)
+    mask.selected_label = 2
+    assert dock.outdated.isHidden()
+    change(dock, mask, dock.result.value())
+    assert not dock.outdated.isHidden() and "Measure again" in dock.outdated.text()
+    dock.mask.set_value(mask)
+    assert not dock.outdated.isHidden()
+    dock.start()
+    finished(dock)
+    assert dock.outdated.isHidden()
+
+
+def test_a_suggested_threshold_counts_for_the_run_that_it_was_found_in(
+    viewer, dock, draws, finished
+):
+    add_result(viewer, cells(), draws)
+    dock.suggest.click()
+    finished(dock)
+    assert not dock.outlines.isHidden()
+    for one in viewer.layers:
+        mark = one.metadata.get(METADATA_KEY, {})
+        if "provenance" in mark:
+            again = marked(mark["role"], settings={"seed": 1})[METADATA_KEY]
+            one.metadata = {METADATA_KEY: again}
+    assert dock.outlines.isHidden()
+    dock.start()
+    finished(dock)
+    assert all("±" not in dock.table.item(row, 1).text() for row in range(len(rows_of(dock))))

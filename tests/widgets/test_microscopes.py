@@ -78,6 +78,19 @@ def test_a_microscope_fills_what_was_not_typed(viewer, open_dock, tiny_widefield
     assert form.settings()["wavelength_um"] is None and form.settings()["na"] == 1.2
 
 
+def test_without_a_microscope_the_values_of_the_layer_come_back(
+    viewer, open_dock, tiny_widefield_model, measured
+):
+    save_preset("63x 1.4 GFP", {**GFP, "pixel_um": 0.11})
+    viewer.add_image(**measured)
+    form = open_dock(tiny_widefield_model).form
+    assert form.settings()["pixel_um"] == 0.065
+    form.presets.set_value("63x 1.4 GFP")
+    assert form.settings()["pixel_um"] == 0.11
+    form.presets._box.setCurrentIndex(0)
+    assert form.settings()["pixel_um"] == 0.065
+
+
 def test_two_microscopes_leave_nothing_of_each_other(viewer, open_dock, tiny_phase_model):
     save_preset("one", GFP)
     save_preset("pair", PAIR)

@@ -60,19 +60,18 @@ def test_samples_of_an_earlier_run_do_not_stay_with_a_later_one():
     assert {plugin_metadata(layer).get("role") for layer in viewer.layers} == {None, *shown_again}
 
 
-def test_layers_go_all_at_once():
+def test_layers_go_all_at_once_and_others_take_over():
     viewer, said = ViewerModel(), []
     for name in ("begin_batch", "removed", "end_batch"):
         getattr(viewer.layers.events, name).connect(lambda event, name=name: said.append(name))
     source = viewer.add_image(np.zeros((6, 8)), name="cell")
     shown(viewer, source, 1, samples=True, everything=True)
     said.clear()
+    before = set(viewer.layers)
     shown(viewer, source, 2)
-    assert said == [
-        "begin_batch",
-        *["removed"] * (len(ROLES) + 1),  # the samples, too
-        "end_batch",
-    ]
+    # Those that the new result does not have: the samples and two maps over t.
+    assert said == ["begin_batch", *["removed"] * 3, "end_batch"]
+    assert set(viewer.layers) < before
     said.clear()
     remove_layers(viewer, list(viewer.layers))
     remove_layers(viewer, [source])

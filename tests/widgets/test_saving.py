@@ -10,6 +10,7 @@ from made_results import every_layer
 from napari.components import ViewerModel
 from napari.layers import Image, Labels, Layer
 from napari.settings import get_settings
+from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QApplication, QFileDialog
 from small_images import spots, widefield_request
 
@@ -484,3 +485,21 @@ def test_what_cannot_be_saved_is_told(tmp_path, run_from_file, finished, choose)
     finished(run_from_file)
     assert "never overwritten" in run_from_file.panel.message.text()
     assert (tmp_path / "mine" / "thesis.txt").exists()
+
+
+def test_a_result_that_is_opened_in_a_window_comes_whole_with_its_colour_bars(
+    plugin, tmp_path, viewer, qtbot
+):
+    """napari gets the reconstruction, and the window is served before the others come."""
+    (tmp_path / "one").mkdir()
+    write_result(tmp_path / "one", result_of("counts"), {"y_um": 2.0}, {})
+    QTimer.singleShot(0, lambda: viewer.open(str(tmp_path / "one"), plugin=PLUGIN))
+
+    def dressed():
+        images = [layer for layer in viewer.layers if isinstance(layer, Image)]
+        return len(images) == 2 and all(layer.colorbar.visible for layer in images)
+
+    qtbot.waitUntil(dressed)
+    found = [plugin_metadata(layer)["role"] for layer in viewer.layers]
+    assert found == ["uncertainty", "untrusted pixels", "reconstruction"]
+    assert viewer.layers.selection.active is viewer.layers[-1]

@@ -57,7 +57,7 @@ def test_one_click_shows_reconstruction_and_uncertainty_in_turn(viewer, result_d
         assert visible not in panel.turn.text().replace("&", "")
 
 
-def test_the_schedule_is_two_dimensional_at_the_time_of_the_slider(viewer, result_dock):
+def test_the_schedule_is_two_dimensional_at_the_time_of_the_slider(viewer, result_dock, qtbot):
     panel, before = result_dock.results, camera(viewer)
     assert panel.time.isHidden()
     panel.schedule.click()
@@ -66,6 +66,7 @@ def test_the_schedule_is_two_dimensional_at_the_time_of_the_slider(viewer, resul
     clock, rate = group.clock, group.rate.data
     for time in (0.5, 0.1, 0.9):
         panel.time.slider.setValue(time)
+        qtbot.waitUntil(lambda: not panel.drawing.busy)
         layers = roles(viewer)
         nearest = int(np.argmin(np.abs(np.array(clock.times) - time)))
         np.testing.assert_allclose(
@@ -77,12 +78,16 @@ def test_the_schedule_is_two_dimensional_at_the_time_of_the_slider(viewer, resul
     assert viewer.dims.ndim == 2 and camera(viewer) == before
     panel.time.stack.click()
     assert viewer.dims.axis_labels[0] == "t" and viewer.dims.ndim == 3
+    shown = {role for role, layer in roles(viewer).items() if layer.visible}
+    assert "gamma at t" in shown and "reconstruction" not in shown
     panel.schedule.click()
-    assert not set(roles(viewer)) & {*AT_TIME.values(), "noise-rate map"}
+    hidden = {role for role, layer in roles(viewer).items() if not layer.visible}
+    assert hidden >= {*AT_TIME.values(), "noise-rate map"}
+    assert roles(viewer)["reconstruction"].visible
 
 
 def test_the_schedule_follows_a_new_run_and_a_preference_asks_for_it(
-    viewer, result_dock, finished, monkeypatch
+    viewer, result_dock, finished, monkeypatch, qtbot
 ):
     from napari_cvdm.widgets.reconstruct import results_panel
 
@@ -90,7 +95,19 @@ def test_the_schedule_follows_a_new_run_and_a_preference_asks_for_it(
     monkeypatch.setattr(results_panel, "preferred", lambda name: name == "show_schedule")
     result_dock.start()
     finished(result_dock)
+    qtbot.waitUntil(lambda: not panel.drawing.busy)
     assert panel.schedule.isChecked() and "gamma at t" in roles(viewer)
+    gamma = roles(viewer)["gamma at t"]
+    panel.schedule.click()
+    result_dock.form.counts["seed"].setValue(7)
+    result_dock.start()
+    finished(result_dock)
+    group = panel.value()
+    nearest = int(np.argmin(np.abs(np.array(group.clock.times) - 0.5)))
+    assert roles(viewer)["gamma at t"] is gamma
+    np.testing.assert_allclose(
+        gamma.data, np.exp(-group.rate.data * group.clock.values[nearest]), rtol=1e-5
+    )
 
 
 def test_other_layers_are_listed_and_shown_on_request(viewer, result_dock):

@@ -245,14 +245,15 @@ def plan_planes(known: PhaseInformation, positions_um: Sequence[float]) -> Outlo
         for z in centre + half * np.linspace(-most, most, 2 * CURVE_POINTS - 1)
         if np.abs(z - positions).min() > max(SMALLEST_DISTANCE_UM, 0.05 * half)
     ]
-    with_one = np.array([known.error((*positions.tolist(), z)) for z in more])
-    third = int(with_one.argmin())
+    # None where the planes lie so close that no place between them is left.
+    with_one = [(known.error((*positions.tolist(), z)), z) for z in more]
+    plane_error, plane_um = min(with_one, default=(None, None))
     return Outlook(
         unit="rad",
         now=known.error(positions.tolist()),
         twice=known.error(positions.tolist(), TWICE),
-        plane_um=more[third],
-        plane_error=float(with_one[third]),
+        plane_um=plane_um,
+        plane_error=plane_error,
         best_um=sets[best],
         best_error=float(errors[best]),
         curve=half * factors,
@@ -364,11 +365,11 @@ def describe_outlook(outlook: Outlook) -> str:
     text = f"Twice the light: error {now:.2g} → {outlook.twice:.2g} {unit}"
     if outlook.best_um is None or outlook.best_error is None:
         return f"{text}. {ONE_PLANE}"
-    text += f"; one more plane at {outlook.plane_um:+.3g} µm: {outlook.plane_error:.2g} {unit}"
+    if outlook.plane_um is not None:
+        text += f"; one more plane at {outlook.plane_um:+.3g} µm: {outlook.plane_error:.2g} {unit}"
     planes = " ".join(f"{z:+.3g}" for z in outlook.best_um)
     half = (outlook.best_um[-1] - outlook.best_um[0]) / 2
     if abs(half / outlook.present - 1) < 0.01:
         return f"{text}; other distances of the planes: no better."
-    ends = (outlook.curve[0], outlook.curve[-1])
-    at_end = ", the farthest that was tried" if half >= 0.99 * ends[1] else ""
+    at_end = ", the farthest that was tried" if half >= 0.99 * outlook.curve[-1] else ""
     return f"{text}; planes at {planes} µm{at_end}: {outlook.best_error:.2g} {unit}."

@@ -65,6 +65,33 @@ class RegionCurves:
     found: int
 
 
+def schedule_at(rate: Any, clock: ClockCurve, time: float) -> tuple[float, ScheduleMaps]:
+    """The schedule of a rate map lambda(x) (..., Y, X) at the time of the clock nearest to `time`.
+
+    Maps with more axes than Y and X are computed frame by frame when they are looked at.
+
+    Returns
+    -------
+    float
+        That time.
+    ScheduleMaps
+        Of the shape of `rate`.
+    """
+    nearest = int(np.argmin(np.abs(np.array(clock.times) - time)))
+    value, speed = clock.values[nearest], clock.speeds[nearest]
+    if rate.ndim > 2:
+        one = ClockCurve(times=(clock.times[nearest],), values=(value,), speeds=(speed,))
+        many = schedule_maps(rate, one)
+        maps = ScheduleMaps(
+            gamma=many.gamma[0], beta=many.beta[0], half_log_snr=many.half_log_snr[0]
+        )
+    else:  # without dask, which would import its clusters to choose among them
+        frame = np.asarray(rate, np.float32)
+        gamma, level = _gamma(frame, np.float32(value)), _half_log_snr(frame, np.float32(value))
+        maps = ScheduleMaps(gamma=gamma, beta=_beta(frame, np.float32(speed)), half_log_snr=level)
+    return clock.times[nearest], maps
+
+
 def schedule_maps(rate: Any, clock: ClockCurve) -> ScheduleMaps:
     """The schedule of a rate map lambda(x), computed slice by slice when it is looked at.
 
@@ -84,16 +111,16 @@ def schedule_maps(rate: Any, clock: ClockCurve) -> ScheduleMaps:
     return ScheduleMaps(gamma=gamma, beta=beta, half_log_snr=level)
 
 
-def _gamma(rate: np.ndarray, value: np.ndarray) -> np.ndarray:
+def _gamma(rate: np.ndarray, value: Any) -> np.ndarray:
     exponent = rate * -value
     return np.exp(exponent, out=exponent)
 
 
-def _beta(rate: np.ndarray, speed: np.ndarray) -> np.ndarray:
+def _beta(rate: np.ndarray, speed: Any) -> np.ndarray:
     return rate * speed
 
 
-def _half_log_snr(rate: np.ndarray, value: np.ndarray) -> np.ndarray:
+def _half_log_snr(rate: np.ndarray, value: Any) -> np.ndarray:
     """-1/2 log expm1(n), computed as -1/2 (n + log(-expm1(-n))).
 
     This form does not overflow for large n and has no cancellation for small n. It is infinite

@@ -4,7 +4,7 @@ The methods use the transport of intensity or the weak-object transfer function.
 """
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -16,7 +16,13 @@ from napari_cvdm.baselines.method import Answer, Baseline, Solving
 from napari_cvdm.core.microscope import Microscope
 from napari_cvdm.core.plan import Plan
 from napari_cvdm.core.request import RequestError
-from napari_cvdm.physics.tie import AUTHORS_REGULARISATION, solve_wotf, us_tie_of
+from napari_cvdm.core.result import name_stages
+from napari_cvdm.physics.tie import (
+    AUTHORS_REGULARISATION,
+    axial_difference,
+    iterate_us_tie,
+    solve_wotf,
+)
 from napari_cvdm.tasks.defocused_planes import SortedPlanes, check_planes, usable_planes
 from napari_cvdm.tasks.phase import PhaseTwoShot
 from napari_cvdm.tasks.phase_posterior import PhasePosterior
@@ -54,7 +60,7 @@ class _PhaseMethod(Baseline):
         defocus_um: Sequence[float],
         microscope: Microscope,
         condenser_na: float = 0.0,
-    ) -> Tensor:
+    ) -> Generator[str, None, Tensor]:
         """Phase [rad] of planes over their background (P, Y, X)."""
 
     def solve(self, frame: np.ndarray, plan: Plan) -> Solving:
@@ -64,12 +70,14 @@ class _PhaseMethod(Baseline):
             "background": planes.levels_as_given,
             "unmeasured_share": float((~np.isfinite(planes.ratio)).any(axis=0).mean()),
         }
-        yield "solving"
-        phase = self.phase_of(
-            torch.from_numpy(np.ascontiguousarray(planes.known)),
-            planes.defocus_um,
-            plan.microscope,
-            plan.condenser_na,
+        phase = yield from name_stages(
+            "solving",
+            self.phase_of(
+                torch.from_numpy(np.ascontiguousarray(planes.known)),
+                planes.defocus_um,
+                plan.microscope,
+                plan.condenser_na,
+            ),
         )
         estimated["planes"] = check_planes(
             planes.frame,
@@ -135,12 +143,15 @@ class UsTie(_PhaseMethod):
         defocus_um: Sequence[float],
         microscope: Microscope,
         condenser_na: float = 0.0,
-    ) -> Tensor:
+    ) -> Generator[str, None, Tensor]:
         """US-TIE from the mean of all planes and the slope of a line through them.
 
         The mean is the intensity, and the slope is its derivative. The light is coherent.
         """
-        return us_tie_of(ratio, defocus_um, microscope, self.regularisation, self.iterations)
+        slope = axial_difference(ratio, defocus_um)
+        return iterate_us_tie(
+            ratio.mean(dim=0), slope, microscope, self.regularisation, self.iterations
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,8 +182,9 @@ class Wotf(_PhaseMethod):
         defocus_um: Sequence[float],
         microscope: Microscope,
         condenser_na: float = 0.0,
-    ) -> Tensor:
-        """Least squares over all planes, absorption told from phase."""
+    ) -> Generator[str, None, Tensor]:
+        """Least squares over all planes, absorption told from phase; one step."""
+        yield ""
         return solve_wotf(ratio - 1, defocus_um, microscope, self.regularisation, condenser_na)
 
 

@@ -4,7 +4,7 @@ Samples and means are imaged again and compared with the measured image. The out
 numbers and in words.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
@@ -47,8 +47,12 @@ PHASES_IMAGED = 2
 LEAST_FREEDOM = 0.1  # share of the degrees of freedom that a mean leaves at least
 
 
-def forward_model_for(prepared: NetworkInput, plan: Plan, card: ModelCard) -> ForwardCheckModel:
+def forward_model_for(
+    prepared: NetworkInput, plan: Plan, card: ModelCard
+) -> Generator[str, None, ForwardCheckModel]:
     """How one frame, or the region of it that was asked for, was imaged.
+
+    Every step of a solver is said.
 
     Raises
     ------
@@ -57,7 +61,8 @@ def forward_model_for(prepared: NetworkInput, plan: Plan, card: ModelCard) -> Fo
     """
     if card.task not in CHECK_MODELS:
         raise OpticsError(f"the image formation of the task {card.task} is not known")
-    how = CHECK_MODELS[card.task](prepared, plan, card)
+    made = CHECK_MODELS[card.task](prepared, plan, card)
+    how = (yield from made) if isinstance(made, Generator) else made
     if not how.noisy:
         raise OpticsError(
             "the image has no noise to compare with; give it as the camera measured it"
@@ -67,10 +72,14 @@ def forward_model_for(prepared: NetworkInput, plan: Plan, card: ModelCard) -> Fo
     return how
 
 
-def _phase_imaging(prepared: NetworkInput, plan: Plan, card: ModelCard) -> PhaseCheckModel:
+def _phase_imaging(
+    prepared: NetworkInput, plan: Plan, card: ModelCard
+) -> Generator[str, None, PhaseCheckModel]:
     if not isinstance(prepared.posterior, PhasePosterior):
         raise OpticsError("the planes were not fitted as a whole")
-    return PhaseCheckModel.create(prepared.posterior.fit, plan.positions_um, plan.region)
+    return (
+        yield from PhaseCheckModel.create(prepared.posterior.fit, plan.positions_um, plan.region)
+    )
 
 
 def _measured(prepared: NetworkInput) -> dict[str, Any]:
@@ -108,7 +117,8 @@ def _widefield_imaging(prepared: NetworkInput, plan: Plan, card: ModelCard) -> W
     )
 
 
-MakeCheckModel = Callable[[NetworkInput, Plan, ModelCard], ForwardCheckModel]
+Made = ForwardCheckModel | Generator[str, None, PhaseCheckModel]
+MakeCheckModel = Callable[[NetworkInput, Plan, ModelCard], Made]
 CHECK_MODELS: dict[str, MakeCheckModel] = {
     "phase-2shot": _phase_imaging,
     "widefield-x2": _widefield_imaging,
@@ -152,11 +162,11 @@ class ForwardCheckAccumulator:
             self._sample_chi2, self._seen = before.sample_chi2.copy(), earlier.counts.copy()
         self._reference: np.ndarray | None = None
 
-    def begin(self, index: tuple[int, ...], prepared: NetworkInput) -> None:
-        """A frame is prepared."""
+    def begin(self, index: tuple[int, ...], prepared: NetworkInput) -> Generator[str, None, None]:
+        """A frame is prepared. Every step of a solver is said, here and in what follows."""
         self._index, self._how, self._fitted, self._estimate = index, None, None, None
         try:
-            self._how = forward_model_for(prepared, self._plan, self._card)
+            self._how = yield from forward_model_for(prepared, self._plan, self._card)
         except ValueError as error:
             self._reason = str(error)
         self._reference = None if prepared.counts is None else prepared.kept_input(prepared.counts)
@@ -169,7 +179,7 @@ class ForwardCheckAccumulator:
                     .chi2(self._how.valid)
                 )
 
-    def see(self, sample: np.ndarray) -> None:
+    def see(self, sample: np.ndarray) -> Generator[str, None, None]:
         """Check one posterior sample of the frame (uY, uX).
 
         A check that fails is given up with its reason. The result itself stays.
@@ -179,7 +189,7 @@ class ForwardCheckAccumulator:
         ):
             return
         try:
-            comparison = self._compare(self._how, sample)
+            comparison = yield from self._compare(self._how, sample)
         except FAILURES as error:
             self._how, self._reason = None, f"the check failed ({error})"
             return
@@ -189,7 +199,7 @@ class ForwardCheckAccumulator:
             before + 1
         )
 
-    def end(self, moments: RunningMoments) -> None:
+    def end(self, moments: RunningMoments) -> Generator[str, None, None]:
         """The frame's samples (uY, uX) are all drawn."""
         mean = moments.mean
         if self._reference is not None:
@@ -201,7 +211,7 @@ class ForwardCheckAccumulator:
             )
             self._rsp[self._index], self._rse[self._index] = found.rsp, found.rse
         if self._how is not None:
-            self._end_compared(self._how, mean)
+            yield from self._end_compared(self._how, mean)
         if isinstance(self._how, WidefieldCheckModel) and self._estimate is not None:
             calibration = carried_calibration(
                 self._card.calibration, moments.count, self._plan.steps, self._plan.sampler
@@ -218,22 +228,27 @@ class ForwardCheckAccumulator:
                 else outside[refine_mask(self._how.valid, self._how.upsampling)].mean()
             )
 
-    def _end_compared(self, how: ForwardCheckModel, mean: np.ndarray) -> None:
+    def _end_compared(self, how: ForwardCheckModel, mean: np.ndarray) -> Generator[str, None, None]:
         try:
-            comparison = self._compare(how, mean)
+            comparison = yield from self._compare(how, mean)
             empty = how.compare(np.zeros_like(mean), comparison.fitted)
         except FAILURES as error:
             self._reason = f"the check failed ({error})"
             return
         self._keep(how, self._free_of_fit(how, comparison), empty)
 
-    def _compare(self, how: ForwardCheckModel, image: np.ndarray) -> Comparison:
+    def _compare(
+        self, how: ForwardCheckModel, image: np.ndarray
+    ) -> Generator[str, None, Comparison]:
         """Compare an image with what was measured.
 
         All fluorescence images of a frame came through the same blur. Absorption and surroundings
         belong to each phase.
         """
-        comparison = how.compare(image, None if self._card.unit == "rad" else self._fitted)
+        if isinstance(how, PhaseCheckModel):
+            comparison = yield from how.compare_in_steps(image)
+        else:
+            comparison = how.compare(image, None if self._card.unit == "rad" else self._fitted)
         self._fitted = comparison.fitted
         return comparison
 

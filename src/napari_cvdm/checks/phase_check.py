@@ -5,7 +5,7 @@ phase around the result are unknown. They are fitted again by conjugate gradient
 the result held fixed.
 """
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -55,8 +55,8 @@ class PhaseCheckModel:
     @classmethod
     def create(
         cls, fit: Fit, defocus_um: Sequence[float], region: tuple[int, int, int, int] | None = None
-    ) -> "PhaseCheckModel":
-        """Image formation of a frame, or of a region of it.
+    ) -> "Generator[str, None, PhaseCheckModel]":
+        """Image formation of a frame, or of a region of it; every step of the solver is said.
 
         Parameters
         ----------
@@ -72,7 +72,7 @@ class PhaseCheckModel:
             columns = slice(columns.start + left, columns.start + right)
         order = tuple(int(place) for place in np.argsort(np.argsort(defocus_um)))
         plain = cls(fit=fit, order=order, part=(rows, columns), freedom=1.0, most_fitted=0.0)
-        freedom = 1 - plain.measure_fitted()
+        freedom = 1 - (yield from plain.measure_fitted())
         phase_alone = count_fitted(fit) - (1 - freedom)
         return replace(
             plain, freedom=freedom, most_fitted=min(1.0, max(0.0, phase_alone / freedom))
@@ -102,7 +102,13 @@ class PhaseCheckModel:
         )
 
     def compare(self, image: np.ndarray, fitted: Fitted | None = None) -> Comparison:
-        """Image a phase (Y, X) [rad] again, and compare.
+        """`compare_in_steps` at once."""
+        return finished(self.compare_in_steps(image, fitted))
+
+    def compare_in_steps(
+        self, image: np.ndarray, fitted: Fitted | None = None
+    ) -> Generator[str, None, Comparison]:
+        """Image a phase (Y, X) [rad] again, and compare; every step of the solver is said.
 
         Parameters
         ----------
@@ -111,7 +117,7 @@ class PhaseCheckModel:
             What was fitted beside another phase; it is fitted anew if None.
         """
         start = self.place(image)
-        change = fitted if isinstance(fitted, PhaseObject) else self.refit(start)
+        change = fitted if isinstance(fitted, PhaseObject) else (yield from self.refit(start))
         seen = self.fit.model.linearise(start.add(change))
         residual = (
             self.fit.linearisation.expected + self.fit.residual - seen.expected
@@ -140,13 +146,13 @@ class PhaseCheckModel:
         phase[grown] += torch.from_numpy(extended).to(phase)
         return replace(self.fit.estimate, maps=torch.stack([self.fit.estimate.maps[0], phase]))
 
-    def refit(self, start: PhaseObject) -> PhaseObject:
+    def refit(self, start: PhaseObject) -> Generator[str, None, PhaseObject]:
         """The change of all but the given phase that explains the planes best, to first order."""
         fit, model = self.fit, self.fit.model
         seen = model.linearise(start)
         missing = fit.linearisation.expected + fit.residual - seen.expected
         right = model.adjoint(seen, fit.weight * missing).add(fit.prior.precision(start), -1.0)
-        change = self._solve_around(seen, right)
+        change = yield from self._solve_around(seen, right)
         after, root = missing + seen.expected - model.apply(start.add(change)), fit.weight.sqrt()
         return (
             change
@@ -154,7 +160,7 @@ class PhaseCheckModel:
             else model.zero()
         )
 
-    def measure_fitted(self) -> float:
+    def measure_fitted(self) -> Generator[str, None, float]:
         """Share of the measured values of the part that `refit` fits.
 
         e^T W^1/2 J v for one draw of white noise e, v what `refit` makes of that noise
@@ -168,7 +174,8 @@ class PhaseCheckModel:
         white = torch.randn(
             fit.weight.shape, generator=torch.Generator().manual_seed(0), dtype=fit.weight.dtype
         ).to(fit.weight)
-        change = self._solve_around(seen, fit.model.adjoint(seen, fit.weight.sqrt() * white))
+        start = fit.model.adjoint(seen, fit.weight.sqrt() * white)
+        change = yield from self._solve_around(seen, start)
         explained = white * fit.weight.sqrt() * fit.model.derivative(seen, change)
         measured = int((fit.weight[..., rows, columns] > 0).sum())
         return min(
@@ -176,7 +183,9 @@ class PhaseCheckModel:
             max(0.0, float(explained[..., rows, columns].sum()) / max(1, measured)),
         )
 
-    def _solve_around(self, seen: PhaseLinearisation, right: PhaseObject) -> PhaseObject:
+    def _solve_around(
+        self, seen: PhaseLinearisation, right: PhaseObject
+    ) -> Generator[str, None, PhaseObject]:
         """P (J^T W J + C^-1) P v = P b, where P sets the phase within the part to zero."""
         fit, model = self.fit, self.fit.model
         free = torch.ones_like(right.maps)
@@ -202,9 +211,7 @@ class PhaseCheckModel:
             return project(PhaseObject(maps=maps, illumination=light_inverse * change.illumination))
 
         least_gain = SMALLEST_GAIN * int((fit.weight > 0).sum()) / 2
-        return finished(
-            conjugate_gradients(normal, precondition, project(right), MOST_STEPS, least_gain)
-        )
+        return conjugate_gradients(normal, precondition, project(right), MOST_STEPS, least_gain)
 
     def _cut(self, planes: Tensor) -> np.ndarray:
         """The part of planes (P, h, w) of the frame, in the order of the request."""

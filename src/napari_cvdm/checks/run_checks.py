@@ -1,6 +1,6 @@
 """Checks of a run, and the quality flag of its result with its reasons."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -205,20 +205,20 @@ class RunChecks:
         if isinstance(whole.posterior, PhasePosterior):
             self._orders.append(order_sentence(whole.posterior.fit, self._plan))
 
-    def begin(self, index: tuple[int, ...], part: NetworkInput) -> None:
-        """What is going to be sampled."""
+    def begin(self, index: tuple[int, ...], part: NetworkInput) -> Generator[str, None, None]:
+        """What is going to be sampled. Every step of a solver is said, here and in what follows."""
         if self._checking:
-            self._forward.begin(index, part)
+            yield from self._forward.begin(index, part)
 
-    def see(self, sample: np.ndarray) -> None:
+    def see(self, sample: np.ndarray) -> Generator[str, None, None]:
         """One posterior sample (uY, uX)."""
         if self._checking:
-            self._forward.see(sample)
+            yield from self._forward.see(sample)
 
-    def end(self, moments: RunningMoments) -> None:
+    def end(self, moments: RunningMoments) -> Generator[str, None, None]:
         """The samples of a frame (uY, uX) are all drawn."""
         if self._checking:
-            self._forward.end(moments)
+            yield from self._forward.end(moments)
 
     def forward(self) -> ForwardCheck:
         """The check against the measured image."""

@@ -16,13 +16,14 @@ transfer functions by that of its disc, see `forward_model`. Jenkins and Gaylord
 8566 (2015), treat the general case. The sign is that of `fresnel`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from math import pi
 
 import torch
 from torch import Tensor
 
 from napari_cvdm.core.microscope import Microscope
+from napari_cvdm.core.result import finished
 from napari_cvdm.physics.forward_model import PhaseForwardModel
 from napari_cvdm.physics.fresnel import frequencies, squared_radius
 
@@ -116,13 +117,27 @@ def solve_us_tie(
     Tensor of shape (Y, X), real
         Phase [rad], zero mean.
     """
+    return finished(
+        iterate_us_tie(intensity, axial_derivative, microscope, regularisation, iterations)
+    )
+
+
+def iterate_us_tie(
+    intensity: Tensor,
+    axial_derivative: Tensor,
+    microscope: Microscope,
+    regularisation: float,
+    iterations: int,
+) -> Generator[str, None, Tensor]:
+    """`solve_us_tie`, which says every round of feedback before it begins."""
     k = 2 * pi * microscope.medium_index / microscope.wavelength_um
     brightest = torch.quantile(
         intensity.flatten()[:: max(1, intensity.numel() // 1_000_000)], 0.999
     )
     phase, residual = torch.zeros_like(intensity), solvable(axial_derivative)
     first = last = residual.norm()
-    for _ in range(iterations):
+    for number in range(iterations):
+        yield f"round {number + 1} of at most {iterations}"
         correction = inverse_laplacian(
             -k * residual / brightest, microscope.pixel_um, regularisation
         )

@@ -219,8 +219,11 @@ def compare_methods(
         if plan.region is not None:
             prepared = prepared.within(plan.region, 1)
         for check, answer in zip(checks, answers, strict=True):
-            check.begin(index, prepared)
-            check.end(RunningMoments(answer.mean[index], answer.variance[index], 1))
+            moments = RunningMoments(answer.mean[index], answer.variance[index], 1)
+            for steps in (check.begin(index, prepared), check.end(moments)):
+                yield from follow_stages(
+                    steps, FrameIndex(index, number, prod(shape)), prefix="the check: "
+                )
     pairs = zip(answers, checks, strict=True)
     return Comparison(
         answers=tuple(replace(answer, forward=check.result()) for answer, check in pairs),
@@ -321,14 +324,22 @@ class NetworkSolver:
         self._checks.prepared(prepared)
         if plan.region is not None:
             prepared = prepared.within(plan.region, config.condition_fold * config.alignment)
-        self._checks.begin(place.index, prepared)
+        _, checked = yield from follow_stages(
+            self._checks.begin(place.index, prepared), place, "the check, ", steps
+        )
         frame, begun = yield from follow_stages(
             FrameSampler.begin(plan, self._network, prepared, place), place, steps=steps
         )
-        stop = begun or stop
+        stop = begun or checked or stop
         samples, stop = yield from sample_frame(frame, moments, self._checks.see, stop)
-        if moments.count:
-            self._checks.end(moments)
+        for stage in self._checks.end(moments) if moments.count else ():
+            stop = (
+                yield Progress(
+                    stage=f"the check, {stage}{place.suffix}",
+                    done=(place.number + 1) * steps,
+                    total=place.frames * steps,
+                )
+            ) or stop
         return SolvedFrame(
             valid=frame.valid,
             rate=frame.rate_map,

@@ -1,6 +1,6 @@
 """One frame: prepared once, then as many posterior samples as are wanted."""
 
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeVar
@@ -299,7 +299,7 @@ class FrameSampler:
 def sample_frame(
     frame: FrameSampler,
     moments: RunningMoments,
-    see: Callable[[np.ndarray], None] = lambda image: None,
+    see: Callable[[np.ndarray], Iterable[str]] = lambda image: (),
     stop: Stop | None = None,
 ) -> Sampled:
     """Draw the samples that a frame still lacks.
@@ -309,7 +309,7 @@ def sample_frame(
     moments : RunningMoments
         Of the samples that are there already; the new ones are counted in.
     see : callable
-        Is shown every new sample (Y, X).
+        Is shown every new sample (Y, X), and says its steps.
     stop : Stop, optional
         What was sent while the frame was prepared.
 
@@ -340,7 +340,7 @@ class _SampleDrawer:
         self,
         frame: FrameSampler,
         moments: RunningMoments,
-        see: Callable[[np.ndarray], None],
+        see: Callable[[np.ndarray], Iterable[str]],
         stop: Stop | None,
     ) -> None:
         self._frame, self._moments, self._see, self.stop = frame, moments, see, stop
@@ -461,7 +461,8 @@ class _SampleDrawer:
         if image is None:
             return
         moments.add(image)
-        self._see(image)
+        for stage in self._see(image):  # a sample that is kept is checked to the end
+            yield from self._say(frame.stage(alone, f"the check, {stage}"), done)
         self.kept += [image] if frame.plan.keep_samples else []
         yield from self._say(
             frame.stage(alone),

@@ -25,10 +25,10 @@ PLUGIN, DOCK = "napari-cvdm", "Reconstruct"
 LOADING = "Loading PyTorch…"
 ENGINE = "torch"
 WIDGETS, SAMPLES = "napari_cvdm.widgets", "napari_cvdm.widgets.layers.contributions"
+SHOWN = "napari_cvdm.widgets.layers.shown_layers"
 # What forms import when they are made, and what results need to be shown.
 FORM_MODULES = (
     "dask.array",
-    "pandas",  # napari's Labels import it when the first one is made
     "napari_cvdm.models.registry",
     "napari_cvdm.reconstruction.plan",
     "napari_cvdm.reconstruction.cost",
@@ -52,9 +52,17 @@ def import_modules(names: tuple[str, ...]) -> Generator[Progress, None, None]:
             if ENGINE in sys.modules:
                 raise
             return
+    import numpy as np
+    from napari.layers import Labels
+    from vispy.visuals.line.dash_atlas import DashAtlas
+
     from napari_cvdm.widgets.common.preferences import preferred
 
-    preferred("samples")  # napari reads the settings of a plugin once, in a third of a second
+    # What napari does once takes a third of a second each: it reads the settings of a plugin,
+    # imports what makes colours of labels, and draws the dashes of their outlines.
+    preferred("samples")
+    Labels(np.zeros((1, 1), np.uint8))
+    DashAtlas()
 
 
 def page_address(name: str) -> QUrl:
@@ -240,12 +248,14 @@ def make_sample(name: str) -> list[Any]:
     loop.exec()
     if not made:
         raise ValueError((refused or ["napari was left before the sample was there."])[0])
-    return made[0]
+    from napari_cvdm.widgets.layers.shown_layers import as_opened
+
+    return as_opened(made[0], first=-1)
 
 
 def simulate_layers(name: str) -> Generator[Progress, None, list[Any]]:
     """Import what simulates, and simulate; for the worker's thread."""
-    yield from import_modules((ENGINE, SAMPLES))
+    yield from import_modules((ENGINE, SAMPLES, SHOWN))
     yield Progress(stage="making the sample", done=0, total=0)
     layers: list[Any] = getattr(import_module(SAMPLES), name)()
     return layers

@@ -44,7 +44,7 @@ from napari_cvdm.widgets.common.fields import (
     wrapped_label,
 )
 from napari_cvdm.widgets.common.preferences import PREFERENCES, PRESET_HELP, preferred
-from napari_cvdm.widgets.common.worker import when_gone
+from napari_cvdm.widgets.common.worker import Follower, when_gone
 from napari_cvdm.widgets.layers.frames import image_shape
 from napari_cvdm.widgets.layers.layer_data import (
     header_of,
@@ -193,7 +193,7 @@ class ReconstructForm(QWidget):
         )
         self.presets = PresetChoice(self.optics_values)
         self._from_layer: dict[str, Any] = {}
-        self._watched: Image | None = None
+        self._image_events = Follower(self, self._on_image, ("scale", "units"))
         self._gone = gone = Event()
         when_gone(self, gone.set)
         self._lay_out()
@@ -342,14 +342,7 @@ class ReconstructForm(QWidget):
         A later change of the layer's pixel size must show: a run with the former one would be wrong
         unnoticed.
         """
-        if self._gone.is_set():  # a layer outlives a dock that was removed
-            return
-        layer = self.image.value()
-        for one, act in ((self._watched, "disconnect"), (layer, "connect")):
-            if one is not None:
-                for change in ("scale", "units"):
-                    getattr(getattr(one.events, change), act)(self._on_image)
-        self._watched = layer
+        self._image_events.follow(self.image.value())
         self._choose_model()
         self._fill_optics()
         self._count_positions()
@@ -408,12 +401,12 @@ class ReconstructForm(QWidget):
         return {name: value for name, value in shown.items() if value is not None}
 
     def _on_preset(self) -> None:
-        self._fill_preset()
-        self._fill_optics(typed_stays=True)  # what the layer states comes back without a preset
+        self._fill_preset()  # what an earlier one filled goes, so that the layer's values come back
+        self._fill_optics(typed_stays=True)
         self.changed.emit()
 
     def _fill_preset(self) -> None:
-        """Fill in the chosen microscope where nothing was typed; an earlier one goes."""
+        """Fill in the chosen microscope where nothing was typed."""
         for name in self.presets.fill(self.optics, self._from_layer):
             self._from_layer.pop(name, None)
 
@@ -422,11 +415,8 @@ class ReconstructForm(QWidget):
         image = self.image.value()
         if image is None or self.second.value() is not None or stated_planes(image) is not None:
             return
-        others = [
-            layer
-            for layer in self.second.layers()
-            if layer is not image and layer.data.shape == image.data.shape
-        ]
+        alike = [one for one in self.second.layers() if one.data.shape == image.data.shape]
+        others = [one for one in alike if one is not image]
         if len(others) == 1:
             self.second.set_value(others[0])
 

@@ -1,7 +1,7 @@
 """Run, Cancel, how far it has come, and what there is to say."""
 
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any
 
 from qtpy.QtCore import Signal
@@ -19,6 +19,7 @@ from tqdm import tqdm
 from napari_cvdm.core.result import FrameView, Progress
 from napari_cvdm.widgets.common.fields import explain_control, in_words, wrapped_label
 from napari_cvdm.widgets.common.worker import Job
+from napari_cvdm.widgets.layers.shown_layers import Turns
 
 INFORMATION = QStyle.StandardPixmap.SP_MessageBoxInformation
 WARNING = QStyle.StandardPixmap.SP_MessageBoxWarning
@@ -52,19 +53,20 @@ class RunPanel(QWidget):
         self.keep = QPushButton("Stop and &keep")
         explain_control(self.keep, "Stop now, with the samples that are finished as the result.")
         self.cancel = QPushButton("&Cancel")
-        explain_control(self.cancel, "Stop before the next tile. Layers stay as they were.")
+        explain_control(self.cancel, "Stop before the next step. Nothing is changed.")
         self.bar = QProgressBar()
         self.bar.setTextVisible(False)
         self.stage = QLabel()
         self.message = MessageLine()
         self._job: Job | None = None
         self._former: Job | None = None
-        self._cancelling = False
+        self._cancelling = self._has_ended = False
         self._busy = False
+        self._showing = Turns(self)
         self._ready = True
         self._started = 0.0
         self._first: float | None = None
-        self._on_result: Callable[[Any], None] | None = None
+        self._on_result: Callable[[Any], Iterator[None] | None] | None = None
         self._on_view: Callable[[FrameView], None] | None = None
         self._on_failure: Callable[[str], None] | None = None
         self._on_end: Callable[[], None] | None = None
@@ -100,11 +102,12 @@ class RunPanel(QWidget):
         *,
         title: str,
         total: int,
-        on_result: Callable[[Any], None],
+        on_result: Callable[[Any], Iterator[None] | None],
         on_view: Callable[[FrameView], None] | None = None,
         on_leave: Callable[[], None] | None = None,
         on_failure: Callable[[str], None] | None = None,
         on_end: Callable[[], None] | None = None,
+        cancelled: str = "no layer was changed",
     ) -> None:
         """Do long work; one job at a time.
 
@@ -113,7 +116,8 @@ class RunPanel(QWidget):
         steps, title, total
             As of a `Job`; `on_result` takes what it returns, in the GUI thread.
         on_result : callable
-            Not called after a failure or a cancelled run, nor when this panel is gone.
+            Not called after a failure or a cancelled run, nor when this panel is gone. The parts of
+            what takes long are yielded, see `Turns`.
         on_view : callable, optional
             Takes the views during the run. With it, the work can also be stopped and kept.
         on_leave : callable, optional
@@ -123,6 +127,8 @@ class RunPanel(QWidget):
             Takes the reason of a failure. Without it, this panel and napari show the reason.
         on_end : callable, optional
             Called in any case, last, unless this panel is gone. It may start the next job.
+        cancelled : str
+            What is said of a cancelled run.
         """
         self._former = self._job  # it may be emitting yet
         self._job = job = Job(steps, title=title, total=total, owner=self)
@@ -135,7 +141,9 @@ class RunPanel(QWidget):
         job.ended.connect(self._on_ended)
         self._on_result, self._on_view = on_result, on_view
         self._on_failure, self._on_end = on_failure, on_end
-        self._busy, self._first, self._cancelling = True, None, False
+        self._cancelled = f"Cancelled; {cancelled}."
+        self._busy, self._first = True, None
+        self._cancelling = self._has_ended = False
         self.message.clear()
         self.bar.setRange(0, total)
         self.bar.setValue(0)
@@ -196,8 +204,10 @@ class RunPanel(QWidget):
 
     def _on_succeeded(self, result: object) -> None:
         self._cancelling = False  # it had ended before it was asked
-        if self._on_result is not None:
-            self._on_result(result)
+        self.cancel.setEnabled(False)
+        parts = None if self._on_result is None else self._on_result(result)
+        if parts is not None:
+            self._showing.start(parts, self._on_shown)
 
     def _on_failed(self, message: str) -> None:
         self._cancelling = False
@@ -213,13 +223,20 @@ class RunPanel(QWidget):
         self.message.say(ERROR, message)
         show_error(in_words(message))
 
+    def _on_shown(self) -> None:
+        if self._has_ended:
+            self._on_ended()
+
     def _on_ended(self) -> None:
+        self._has_ended = True
+        if self._showing.busy:
+            return
         self._busy = False  # the job stays referenced until the next but one: it still emits
         on_end, self._on_end = self._on_end, None
         self._on_result = self._on_view = self._on_failure = None
         self._show_idle()
         if self._cancelling:
-            self.message.say(INFORMATION, "Cancelled; no layer was changed.")
+            self.message.say(INFORMATION, self._cancelled)
         if on_end is not None:
             on_end()
         if not self._busy:

@@ -3,7 +3,7 @@
 import atexit
 import logging
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
@@ -399,6 +399,40 @@ def listen(widget: QObject, emitter: Any, method: Callable[..., object]) -> None
     # again, which may never happen: every dock that was closed would leave a reference.
     emitter.connect(method)
     when_gone(widget, _disconnect, ref(emitter), (ref(widget), method.__name__))
+
+
+class Follower:
+    """Calls a method of a widget at events of one layer, for as long as the widget is there.
+
+    Parameters
+    ----------
+    widget : QObject
+    method : callable
+        Of the widget, without arguments or with the event.
+    events : sequence of str
+        Names of events; those that a layer does not have are left out.
+    """
+
+    def __init__(
+        self, widget: QObject, method: Callable[..., object], events: Sequence[str]
+    ) -> None:
+        self._widget, self._name, self._events = ref(widget), method.__name__, events
+        self._followed: list[ref[Any]] = []
+        when_gone(widget, _disconnect_all, self._followed, (self._widget, self._name))
+
+    def follow(self, layer: Any) -> None:
+        """Follow another layer; None follows nothing."""
+        _disconnect_all(self._followed, (self._widget, self._name))
+        for name in self._events:
+            emitter = getattr(getattr(layer, "events", None), name, None)
+            if emitter is not None:
+                emitter.connect(getattr(self._widget(), self._name))
+                self._followed.append(ref(emitter))
+
+
+def _disconnect_all(emitters: "list[ref[Any]]", connected: tuple[Any, str]) -> None:
+    while emitters:
+        _disconnect(emitters.pop(), connected)
 
 
 def _disconnect(emitter: "ref[Any]", connected: tuple[Any, str]) -> None:

@@ -5,7 +5,6 @@ from collections.abc import Generator
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
-from threading import Event
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -36,7 +35,7 @@ from napari_cvdm.widgets.common.plots import (
     ThemeColors,
     plot_png,
 )
-from napari_cvdm.widgets.common.worker import LatestWork, when_gone
+from napari_cvdm.widgets.common.worker import Follower, LatestWork
 from napari_cvdm.widgets.layers.frames import frame_index, frame_pixels, grid_map
 from napari_cvdm.widgets.layers.layer_data import (
     finest_level,
@@ -138,10 +137,8 @@ class ProfileTab(QWidget):
         super().__init__()
         self._viewer = viewer
         self._group: ResultGroup | None = None
-        self._watched: Any = None
+        self._line_events = Follower(self, self._on_moved, CHANGES)
         self._shown: ShownProfile | None = None
-        self._gone = gone = Event()
-        when_gone(self, gone.set)
         self.line = ChoiceBox(viewer, self._line_entries)
         self.line.setToolTip(HELP["line"])
         self.draw = make_button("&Draw a line", HELP["draw"], self.add_line)
@@ -164,6 +161,7 @@ class ProfileTab(QWidget):
         self.work.succeeded.connect(self._on_read)
         self.work.failed.connect(self._on_failed)
         self._clear()
+        self._line_events.follow(self.line.value())
 
     def _line_entries(self) -> list[ChoiceItem]:
         from napari.layers import Shapes
@@ -223,18 +221,11 @@ class ProfileTab(QWidget):
         self.line.set_value(shapes)
 
     def _on_line(self) -> None:
-        chosen = self.line.value()
-        for change in CHANGES:
-            for layer, act in ((self._watched, "disconnect"), (chosen, "connect")):
-                emitter = getattr(getattr(layer, "events", None), change, None)
-                if emitter is not None:
-                    getattr(emitter, act)(self._on_moved)
-        self._watched = chosen
+        self._line_events.follow(self.line.value())
         self.refresh()
 
     def _on_moved(self) -> None:
-        if not self._gone.is_set():
-            self.refresh()
+        self.refresh()
 
     @qdebounced(timeout=100)
     def refresh(self) -> None:
@@ -431,7 +422,8 @@ class NextImageTab(QWidget):
 
     def set_group(self, group: ResultGroup | None) -> None:
         """Be ready for another result, or the same after its layers have changed."""
-        other = group is None or self._group is None or group.name != self._group.name
+        other = group is None or self._group is None or group.stored is not self._group.stored
+        other = other or group is None or self._group is None or group.name != self._group.name
         self._group = group if group is not None and group.layer(RECONSTRUCTION) else None
         self.setEnabled(self._group is not None)
         if other:

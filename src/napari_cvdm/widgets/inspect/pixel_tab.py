@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from functools import partial
 from html import escape
 from threading import Event
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from weakref import ref
 
 from qtpy.QtCore import Qt, Signal
@@ -33,7 +33,7 @@ from napari_cvdm.widgets.common.plots import (
     SchedulePlots,
     ThemeColors,
 )
-from napari_cvdm.widgets.common.worker import LatestWork, when_gone
+from napari_cvdm.widgets.common.worker import Follower, LatestWork, when_gone
 from napari_cvdm.widgets.layers.frames import (
     Pixel,
     drawn_regions,
@@ -85,9 +85,7 @@ class PixelTab(QWidget):
         self._pixel: Pixel = (0, 0)
         self._frame: tuple[int, ...] = ()
         self._regions: Sequence[NamedCurves] = ()
-        self._watched: Any = None
-        self._gone = gone = Event()
-        when_gone(self, gone.set)
+        self._region_events = Follower(self, self._on_drawn, CHANGES)
         self.buttons = {
             role: make_button(title, HELP[role], partial(self._add_layer, role))
             for role, title in TITLES.items()
@@ -250,18 +248,11 @@ class PixelTab(QWidget):
         )
 
     def _on_regions(self) -> None:
-        chosen = self.regions.value()
-        for change in CHANGES:
-            for layer, act in ((self._watched, "disconnect"), (chosen, "connect")):
-                emitter = getattr(getattr(layer, "events", None), change, None)
-                if emitter is not None:
-                    getattr(emitter, act)(self._on_drawn)
-        self._watched = chosen
+        self._region_events.follow(self.regions.value())
         self.refresh_regions()
 
     def _on_drawn(self) -> None:
-        if not self._gone.is_set():
-            self.refresh_regions()
+        self.refresh_regions()
 
     @qdebounced(timeout=200)
     def refresh_regions(self) -> None:

@@ -83,10 +83,23 @@ def get_result_reader(path: str | Sequence[str]) -> Reader | None:
     """
     found, folder = _single(path), _result_folder(path)
     if folder is not None and is_result_folder(folder):
-        return read_disk_layers if (folder / "zarr.json").is_file() else read_result_layers
+        on_disk = (folder / "zarr.json").is_file()
+        return _opened(read_disk_layers if on_disk else read_result_layers, first=-1)
     if found is None or not image_notes(found):
         return None
-    return read_saved_zarr if found.is_dir() else read_saved_tiff
+    return _opened(read_saved_zarr if found.is_dir() else read_saved_tiff)
+
+
+def _opened(read: Reader, first: int | None = None) -> Reader:
+    """The same reader, whose layers get their colour bars."""
+
+    def reader(path: str | Sequence[str]) -> list[LayerData]:
+        # Not imported before a result is read: napari asks this module about every file.
+        from napari_cvdm.widgets.layers.shown_layers import as_opened
+
+        return as_opened(read(path), first)
+
+    return reader
 
 
 def read_image_layer(path: str | Sequence[str]) -> list[LayerData]:

@@ -114,6 +114,14 @@ class StoredResult:
             self._made[role] = Layer.create(*maker())
         return self._made[role]
 
+    def trusted(self, values: np.ndarray) -> np.ndarray:
+        """The trusted pixels of the frames that were begun, or all where there are none.
+
+        At the border of the image the schedule differs so much that it would set the contrast.
+        """
+        valid = self.reconstruction.valid & (self.reconstruction.counts > 0)[..., None, None]
+        return values[valid] if valid.any() else values
+
     @property
     def factor(self) -> float | None:
         """Half-width of the calibrated interval over the standard deviation, if calibrated."""
@@ -242,7 +250,7 @@ def _samples_layer(stored: StoredResult) -> LayerData:
 
 def _rate_layer(stored: StoredResult) -> LayerData:
     rate = stored.reconstruction.rate
-    limits = inner_limits(_begun(stored, rate))
+    limits = inner_limits(stored.trusted(rate))
     return _layer(stored, RATE, rate, colormap="viridis", contrast_limits=limits)
 
 
@@ -374,19 +382,14 @@ class ResultGroup:
 
     name: str
     layers: "Mapping[str, Layer]" = field(repr=False)
-
-    @property
-    def stored(self) -> StoredResult | None:
-        """What the layers were made from; None of layers that were read from single files."""
-        marks = (plugin_metadata(layer) for layer in self.layers.values())
-        return next((mark[STORED] for mark in marks if STORED in mark), None)
+    # What the layers were made from; None of layers that were read from single files.
+    stored: StoredResult | None = field(default=None, repr=False)
 
     def layer(self, role: str) -> "Layer | None":
         """The layer of a role, also where the viewer does not hold it."""
-        stored = self.stored
-        if role in self.layers or stored is None:
+        if role in self.layers or self.stored is None:
             return self.layers.get(role)
-        return stored.layer(role)
+        return self.stored.layer(role)
 
     @property
     def rate(self) -> "Layer | None":
@@ -407,8 +410,11 @@ class ResultGroup:
     @property
     def mark(self) -> Mapping[str, Any]:
         """Source, provenance and clock that the layers hold; the unit is the reconstruction's."""
-        layer = self.layers.get(RECONSTRUCTION) or self.rate
-        return {} if layer is None else plugin_metadata(layer)
+        mean = self.layers.get(RECONSTRUCTION)
+        if mean is not None:
+            return plugin_metadata(mean)
+        unit = {} if self.stored is None else {"unit": self.stored.reconstruction.unit}
+        return {**plugin_metadata(next(iter(self.layers.values()))), **unit}
 
     @property
     def calibration(self) -> Mapping[str, Any]:
@@ -424,7 +430,9 @@ class ResultGroup:
     @property
     def clock(self) -> ClockCurve | None:
         """The clock of the model; None for a layer of an older version or a classical method."""
-        found = {} if self.rate is None else plugin_metadata(self.rate).get("clock", {})
+        marks = (plugin_metadata(layer) for layer in self.layers.values())
+        none: Mapping[str, Any] = {}
+        found = next((mark["clock"] for mark in marks if mark.get("clock")), none)
         names = ("times", "values", "speeds")
         try:
             curve = ClockCurve(**{name: tuple(map(float, found[name])) for name in names})
@@ -464,7 +472,15 @@ def groups_of(layers: "Iterable[Layer]") -> list[ResultGroup]:
         ):
             # The topmost counts, where a result was opened twice.
             found.setdefault(str(mark["group"]), {})[mark["role"]] = layer
-    return [ResultGroup(name=name, layers=by_role) for name, by_role in found.items()]
+    return [
+        ResultGroup(name=name, layers=by_role, stored=_stored_of(by_role.values()))
+        for name, by_role in found.items()
+    ]
+
+
+def _stored_of(layers: "Iterable[Layer]") -> StoredResult | None:
+    marks = (plugin_metadata(layer) for layer in layers)
+    return next((mark[STORED] for mark in marks if STORED in mark), None)
 
 
 def layers_of(layers: "Iterable[Layer]", group: str) -> "list[Layer]":

@@ -1,17 +1,18 @@
 """Layers put into a viewer in place of those that they supersede."""
 
 import re
-from collections.abc import Iterable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from itertools import count
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+from qtpy.QtCore import QObject, QThread, QTimer
+from qtpy.QtWidgets import QApplication
 
-from napari_cvdm.analysis.schedule_maps import schedule_maps, shown_ranges
+from napari_cvdm.analysis.schedule_maps import schedule_at, schedule_maps, shown_ranges
 from napari_cvdm.core.request import RequestError
-from napari_cvdm.core.result import ClockCurve, FrameView
+from napari_cvdm.core.result import FrameView
 from napari_cvdm.core.statistics import spread_as
 from napari_cvdm.widgets.layers.frames import frame_index
 from napari_cvdm.widgets.layers.layer_data import (
@@ -36,6 +37,7 @@ from napari_cvdm.widgets.layers.result_layers import (
     SPREAD,
     STORED,
     ResultGroup,
+    groups_of,
     layers_of,
     own_name,
 )
@@ -45,20 +47,37 @@ if TYPE_CHECKING:
     from napari.viewer import Viewer
 
 
+PART_MS = 20  # in which the window is drawn, and keys and clicks are heard
+
+
 def show_layers(
     viewer: "Viewer", layers: list[LayerData], superseded: "Iterable[Layer]" = ()
 ) -> None:
-    """Put layers into a viewer in place of the earlier layers of the same roles.
+    """Put layers into a viewer in place of the earlier layers of the same roles; all at once."""
+    for _ in show_in_turn(viewer, layers, superseded):
+        pass
 
-    Those that are `superseded` go with them. An earlier layer is one of the same group, or of the
-    same source without a group. All new layers are made before the first old one goes, so a viewer
-    never holds half a result.
+
+def show_in_turn(
+    viewer: "Viewer",
+    layers: list[LayerData],
+    superseded: "Iterable[Layer]" = (),
+    unfinished: "Mapping[str, Layer] | None" = None,
+) -> Iterator[None]:
+    """Put layers into a viewer, with time for the window after each part of it.
+
+    An earlier layer of the same role and group, or of the same source without a group, takes over
+    what the new one has. So does the `unfinished` layer of a role. napari needs much longer to add
+    and to remove a layer. Those that are `superseded` go, if they have not taken over anything. All
+    new layers are made before the first old one changes, so a viewer never holds half a result.
 
     A new layer is visible if the earlier one was.
     """
-    from napari.layers import Image, Layer
+    from napari.layers import Layer
 
-    pairs = []
+    running = dict(unfinished or {})
+    pairs: list[tuple[Layer | None, Layer]] = []
+    replaced: dict[Layer, Layer] = {}
     for data, keywords, kind in with_own_sliders(viewer, layers):
         metadata = keywords["metadata"][METADATA_KEY]
         keys = ("role", "group" if "group" in metadata else "source")
@@ -68,46 +87,154 @@ def show_layers(
             if all(plugin_metadata(layer).get(key) == metadata[key] for key in keys)
             and _is_named(layer, keywords["name"])
         )
-        old = next(earlier, None)
+        new = Layer.create(data, keywords, kind)
+        old = next(earlier, None) or running.pop(metadata["role"], None)
+        if old is not None and not _can_take_over(old, new):
+            replaced[new] = old
+            new.visible, old = old.visible, None
+        pairs.append((old, new))
+    taken = [old for old, _ in pairs if old is not None]
+    gone = [layer for layer in (*superseded, *running.values()) if layer not in taken]
+    for old, new in pairs:
         if old is not None:
-            keywords = {**keywords, "visible": old.visible}
-        pairs.append((old, Layer.create(data, keywords, kind)))
-    # napari collects garbage after each layer that is removed, but after a batch only once.
-    # Where nothing is removed, it does not collect at all.
-    gone = list(superseded)
-    replaced = bool(gone) or any(old is not None for old, _ in pairs)
-    with viewer.layers.batched_update() if replaced else nullcontext():
-        for old, new in pairs:
-            if old is not None:
-                viewer.layers.remove(old)
-            viewer.add_layer(new)
-            if isinstance(new, Image) and "unit" in plugin_metadata(new):
-                new.colorbar.visible = new.name_overlay.visible = True
-        for layer in gone:
-            if layer in viewer.layers:
-                viewer.layers.remove(layer)
+            _take_over(old, new)
+    if taken:
+        if list(viewer.layers)[-len(taken) :] != taken:
+            places = [viewer.layers.index(layer) for layer in taken]
+            viewer.layers.move_multiple(places, len(viewer.layers))
+        taken[-1].events.name()  # whoever lists results looks again
+        yield
+    for number, (old, new) in enumerate(pairs):
+        if old is None:
+            remove_layers(viewer, [replaced[new]] if new in replaced else ())
+            above = (one for one, _ in pairs[number:] if one is not None and one in viewer.layers)
+            under = next(above, None)
+            end = len(viewer.layers)
+            viewer.layers.insert(end if under is None else viewer.layers.index(under), new)
+            yield
+    if pairs and any(old is None for old, _ in pairs):
+        viewer.layers.selection.active = pairs[-1][0] or pairs[-1][1]  # on top
+    yield from put_on_bars(new if old is None else old for old, new in pairs)
+    remove_layers(viewer, gone)
+
+
+def _can_take_over(old: "Layer", new: "Layer") -> bool:
+    """Whether a layer can become another one by taking its pixels, its place and its look."""
+    same = type(old) is type(new) and old.ndim == new.ndim
+    return same and not (getattr(old, "multiscale", False) or getattr(new, "multiscale", False))
+
+
+_TAKEN = ("name", "scale", "translate", "rotate", "shear", "affine", "units", "axis_labels")
+_TAKEN_LOOK = ("colormap", "contrast_limits_range", "contrast_limits")
+
+
+def _take_over(old: "Layer", new: "Layer") -> None:
+    """Give a layer the pixels, the place and the look of another one."""
+    old.metadata = new.metadata
+    old.data = new.data
+    for name in (*_TAKEN, *(name for name in _TAKEN_LOOK if hasattr(new, name))):
+        wanted = getattr(new, name)
+        if not np.array_equal(_comparable(getattr(old, name)), _comparable(wanted)):
+            setattr(old, name, wanted)
+
+
+def _comparable(value: Any) -> Any:
+    """A property of a layer as NumPy can compare it: a matrix, names, or numbers."""
+    if isinstance(value, tuple):
+        return tuple(map(str, value))
+    return getattr(value, "affine_matrix", getattr(value, "name", value))
+
+
+def put_on_bars(layers: "Iterable[Layer]") -> Iterator[None]:
+    """Show the colour bar and the unit of each layer of ours that has a unit, one after another."""
+    from napari.layers import Image
+
+    for layer in layers:
+        if isinstance(layer, Image) and {"role", "unit"} <= plugin_metadata(layer).keys():
+            for overlay in (layer.colorbar, layer.name_overlay):
+                if not overlay.visible:
+                    overlay.visible = True
+                    yield
+
+
+def as_opened(layers: list[LayerData], first: int | None = None) -> list[LayerData]:
+    """Layers as a reader or a sample gives them to napari; colour bars follow.
+
+    napari adds all of them before it serves the window. In a window it gets only the one of index
+    `first`, if that is named, and the others are added one after the other.
+    """
+    from napari import current_viewer
+
+    viewer, thread = current_viewer(), QThread.currentThread()
+    if viewer is None or thread is None:
+        return layers
+
+    def follow() -> None:
+        turns = Turns(QApplication.instance())
+        turns.start(_complete(viewer, layers), turns.deleteLater)
+
+    QTimer.singleShot(0, follow)
+    return layers if first is None or thread.loopLevel() == 0 else [layers[first]]
+
+
+def _complete(viewer: "Viewer", layers: list[LayerData]) -> Iterator[None]:
+    """Add the layers that the viewer lacks beside the others, and put on the colour bars."""
+    from napari.layers import Layer
+
+    marks = [keywords["metadata"].get(METADATA_KEY) for _, keywords, _ in layers]
+    there = {
+        number: layer
+        for layer in viewer.layers
+        for number, mark in enumerate(marks)
+        if mark is not None and plugin_metadata(layer) is mark
+    }
+    for number, data in enumerate(layers if there else ()):
+        if number not in there:
+            below, above = there.get(number - 1), there[max(there)]
+            at = viewer.layers.index(above if below is None else below) + (below is not None)
+            there[number] = Layer.create(*data)
+            viewer.layers.insert(at, there[number])
+            yield
+    if there:
+        viewer.layers.selection.active = there[max(there)]
+    yield from put_on_bars(there.values())
 
 
 def show_result(viewer: "Viewer", layers: list[LayerData]) -> None:
-    """Put a whole result into a viewer in place of the earlier result of the same group.
+    """Put a whole result into a viewer in place of the earlier result of the same group."""
+    for _ in show_result_in_turn(viewer, layers):
+        pass
+
+
+def show_result_in_turn(
+    viewer: "Viewer", layers: list[LayerData], unfinished: "Mapping[str, Layer] | None" = None
+) -> Iterator[None]:
+    """Put a whole result into a viewer, with time for the window after each part of it.
 
     The earlier result goes whole, so that samples and maps of two runs do not mix. What was shown
     of it on request is shown of the new one, too, but for the schedule over t. Layers that the user
-    has renamed stay, as a group of their own.
+    has renamed stay, as a group of their own. The `unfinished` layers of the run become those of
+    the result.
     """
     mark = layers[-1][1]["metadata"][METADATA_KEY]
     group, makers = str(mark["group"]), mark[STORED].makers()
     earlier = layers_of(viewer.layers, group)
-    shown = {str(plugin_metadata(layer)["role"]) for layer in earlier if _has_own_name(layer)}
+    own = [layer for layer in earlier if _has_own_name(layer)]
+    shown = {plugin_metadata(layer)["role"] for layer in own}
     more = [make() for role, make in makers.items() if role in shown and role not in FIRST]
+    at_time = [layer for layer in own if plugin_metadata(layer)["role"] in AT_TIME.values()]
     names = (f"{group} ({number})" for number in count(1))
     kept = next(name for name in names if not layers_of(viewer.layers, name))
     # Who listens to new layers must not find the renamed ones among them.
     for layer in earlier:
-        if not _has_own_name(layer):
-            mark = plugin_metadata(layer)
-            layer.metadata = {**layer.metadata, METADATA_KEY: {**mark, "group": kept}}
-    show_layers(viewer, [*more, *layers], [layer for layer in earlier if _has_own_name(layer)])
+        if layer not in own:
+            known = plugin_metadata(layer)
+            layer.metadata = {**layer.metadata, METADATA_KEY: {**known, "group": kept}}
+    superseded = [layer for layer in own if layer not in at_time]
+    yield from show_in_turn(viewer, [*more, *layers], superseded, unfinished)
+    for found in groups_of(viewer.layers) if at_time else ():
+        if found.name == group:
+            yield from schedule_in_turn(viewer, found, float(plugin_metadata(at_time[0])["t"]))
 
 
 def show_stored(viewer: "Viewer", group: ResultGroup, role: str) -> None:
@@ -134,56 +261,60 @@ def show_only(viewer: "Viewer", group: ResultGroup, role: str) -> None:
             layer.visible = found == role
 
 
-WITH_SCHEDULE = "with the schedule"  # marks a rate map that goes with it
 FIELDS = {"gamma": "gamma", "beta": "beta", "log-SNR": "half_log_snr"}
 # Where the slider stands when a first map appears: at its ends a map is all one colour.
 FIRST_TIME = 0.5
 
 
 def show_schedule_at(viewer: "Viewer", group: ResultGroup, time: float) -> None:
-    """Show gamma, beta and the rate of a result at one time, as images without an axis of times.
+    """Show gamma, beta and the rate of a result at one time, as images without an axis of times."""
+    for _ in schedule_in_turn(viewer, group, time):
+        pass
 
-    Those that are there already are drawn anew.
+
+def schedule_in_turn(viewer: "Viewer", group: ResultGroup, time: float) -> Iterator[None]:
+    """Show the schedule at one time, with time for the window after each layer.
+
+    Layers that are there already are drawn anew.
 
     Parameters
     ----------
     time : float
         t in (0, 1]; the nearest time of the clock is shown.
     """
-    clock, stored = group.clock, group.stored
-    rate = group.rate
+    clock, rate = group.clock, group.rate
     if clock is None or rate is None:
         return
-    nearest = int(np.argmin(np.abs(np.array(clock.times) - time)))
-    one = ClockCurve(
-        times=(clock.times[nearest],),
-        values=(clock.values[nearest],),
-        speeds=(clock.speeds[nearest],),
-    )
-    maps = schedule_maps(rate.data, one)
-    layers = layers_of(viewer.layers, group.name)
-    there = {plugin_metadata(layer)["role"]: layer for layer in layers}
-    if RATE not in there and stored is not None:
-        data, keywords, kind = stored.makers()[RATE]()
-        known = {**keywords["metadata"][METADATA_KEY], WITH_SCHEDULE: True}
-        show_layers(viewer, [(data, {**keywords, "metadata": {METADATA_KEY: known}}, kind)])
+    nearest, maps = schedule_at(rate.data, clock, time)
+    there = {plugin_metadata(one)["role"]: one for one in layers_of(viewer.layers, group.name)}
+    frame, valid = frame_index(viewer, rate), True
+    if group.stored is not None:  # the border of the image would set the contrast
+        valid = group.stored.reconstruction.valid.reshape(rate.data.shape)[frame]
+    trusted = np.broadcast_to(valid, rate.data.shape[-2:])
+    wanted: list[LayerData] = []
+    if RATE not in there and group.stored is not None:
+        wanted.append(group.stored.makers()[RATE]())
     for field, role in reversed(AT_TIME.items()):
-        values = getattr(maps, field)[0]
-        values = values.compute() if values.ndim == 2 else values
+        values = getattr(maps, field)
         # Those of this time: over all times one map has hardly any contrast.
-        shown = np.asarray(values[frame_index(viewer, rate)])
-        look = {"colormap": "viridis", "contrast_limits": inner_limits(shown)}
+        shown = np.asarray(values[frame])
+        limits = inner_limits(shown[trusted] if trusted.any() else shown)
+        mark = {**plugin_metadata(rate), "role": role, "unit": "", "t": nearest}
         if role in there:
-            there[role].data, there[role].contrast_limits = values, look["contrast_limits"]
+            layer = there[role]
+            layer.data, layer.contrast_limits = values, limits
+            layer.metadata = {METADATA_KEY: mark}
             continue
-        mark = {**plugin_metadata(rate), "role": role, "unit": ""}
         keywords = {
             "name": own_name(mark),
+            "visible": False,
             "metadata": {METADATA_KEY: mark},
             **Placement.of(rate).keywords(),
-            **look,
+            "colormap": "viridis",
+            "contrast_limits": limits,
         }
-        show_layers(viewer, [(values, keywords, "image")])
+        wanted.append((values, keywords, "image"))
+    yield from show_in_turn(viewer, wanted)
     if not there.keys() >= set(AT_TIME.values()):
         show_only(viewer, group, AT_TIME["gamma"])
 
@@ -196,10 +327,13 @@ def show_schedule(viewer: "Viewer", group: ResultGroup, role: str) -> "Layer":
     RequestError
         The result has no rate map or no clock any more.
     """
-    before = set(viewer.layers)
-    first = not any(is_schedule(layer) and layer.visible for layer in before)
+    first = not any(is_schedule(layer) and layer.visible for layer in viewer.layers)
     show_layers(viewer, [schedule_layer(group, role)])
-    layer = next(layer for layer in viewer.layers if layer not in before)
+    layer = next(
+        layer
+        for layer in reversed(layers_of(viewer.layers, group.name))
+        if plugin_metadata(layer)["role"] == role
+    )
     layer.visible = True
     if first:
         viewer.dims.set_point(viewer.dims.ndim - layer.ndim, FIRST_TIME)
@@ -236,18 +370,6 @@ def schedule_layer(group: ResultGroup, role: str) -> LayerData:
         },
         "image",
     )
-
-
-def hide_schedule(viewer: "Viewer", group: ResultGroup) -> None:
-    """Take away what `show_schedule_at` has shown, and show the reconstruction again."""
-    show_only(viewer, group, RECONSTRUCTION)
-    shown = [
-        layer
-        for layer in layers_of(viewer.layers, group.name)
-        if plugin_metadata(layer)["role"] in AT_TIME.values()
-        or WITH_SCHEDULE in plugin_metadata(layer)
-    ]
-    remove_layers(viewer, [layer for layer in shown if _has_own_name(layer)])
 
 
 def show_in_grid(viewer: "Viewer", source: str, beside: "Layer | None") -> None:
@@ -362,8 +484,8 @@ def _lift(layer: LayerData, before: list[_Axis]) -> LayerData:
 class RunningLayers:
     """An unfinished reconstruction and its uncertainty, frame by frame.
 
-    They are removed when the final layers come. A calibrated interval comes only with those: until
-    then the spread is shown as a standard deviation.
+    They become those of the result. A calibrated interval comes only then: before, the spread is
+    shown as a standard deviation.
     """
 
     def __init__(self, viewer: "Viewer", run: Run, statistic: str) -> None:
@@ -373,48 +495,93 @@ class RunningLayers:
         self._arrays: dict[str, np.ndarray] = {}
 
     def show(self, view: FrameView) -> None:
-        """Put in what there is to see of one frame."""
+        """Put in what there is to see of one frame; at most one layer is added."""
         spread = spread_as(view.variance, "variance", self._statistic)
-        for role, values in ((SPREAD, spread), (RECONSTRUCTION, view.mean)):
-            layer = self._layers.get(role)
-            if layer is None:
-                layer = self._layers[role] = self._add(role, values, view.index)
-            if layer in self._viewer.layers:  # the user may have removed it
-                self._arrays[role][view.index] = values
-                layer.refresh()
-        if view.samples == 2 and SPREAD in self._layers:  # before, there is no spread
+        added = False
+        for role, values in ((RECONSTRUCTION, view.mean), (SPREAD, spread)):
+            if role not in self._arrays:
+                shape = (*self._run.request.image.loop_shape, *values.shape)
+                self._arrays[role] = np.zeros(shape, np.float32)
+            self._arrays[role][view.index] = values
+            # There is no spread before the second sample.
+            if role not in self._layers and not added and (role != SPREAD or view.samples > 1):
+                self._layers[role], added = self._add(role, values), True
+            elif role in self._layers and self._layers[role] in self._viewer.layers:
+                self._layers[role].refresh()
+        if view.samples == 2 and SPREAD in self._layers:
             self._layers[SPREAD].contrast_limits = spread_look(spread)["contrast_limits"]
 
-    def _add(self, role: str, values: np.ndarray, index: tuple[int, ...]) -> "Image":
+    def _add(self, role: str, values: np.ndarray) -> "Image":
         from napari.layers import Image
 
-        run = self._run
-        self._arrays[role] = array = np.zeros(
-            (*run.request.image.loop_shape, *values.shape), np.float32
-        )
-        array[index] = values
+        run, is_mean = self._run, role == RECONSTRUCTION
         axes, source = run.request.image.axes.replace("P", ""), run.place.name
         data, place = placed_image(
-            run.place.within(run.request.region), axes, run.upsampling, array
-        )
-        final = role == RECONSTRUCTION
-        look = (
-            look_of(values, run.unit)
-            if final
-            else {"colormap": "magma", "contrast_limits": (0.0, 1.0)}
+            run.place.within(run.request.region), axes, run.upsampling, self._arrays[role]
         )
         layer = Image(
             data,
             name=f"{role} of {source} (running)",
-            visible=final,
+            visible=is_mean,
             metadata={METADATA_KEY: {"role": f"running {role}", "source": source}},
             **place.keywords(),
-            **look,
+            **(look_of(values, run.unit) if is_mean else spread_look(values)),
         )
-        self._viewer.add_layer(layer)
+        mean, layers = self._layers.get(RECONSTRUCTION), self._viewer.layers
+        layers.insert(layers.index(mean) if mean in layers else len(layers), layer)
         return layer
+
+    def hand_over(self) -> "dict[str, Layer]":
+        """The layers by role, which are no longer unfinished ones then."""
+        there = {role: one for role, one in self._layers.items() if one in self._viewer.layers}
+        self._layers.clear()
+        return there
 
     def remove(self) -> None:
         """Take them away."""
         remove_layers(self._viewer, self._layers.values())
         self._layers.clear()
+
+
+class Turns(QObject):
+    """Work in the window's own thread, such as adding layers: after each part the window is served.
+
+    Parameters
+    ----------
+    parent : QObject
+        When it goes, the rest is not done.
+    """
+
+    def __init__(self, parent: QObject) -> None:
+        super().__init__(parent)
+        self._parts: Iterator[None] | None = None
+        self._on_end: Callable[[], object] | None = None
+        self._timer = QTimer(self)
+        self._timer.setSingleShot(True)
+        self._timer.timeout.connect(self._go_on)
+
+    @property
+    def busy(self) -> bool:
+        """Whether a part is still to come."""
+        return self._parts is not None
+
+    def start(self, parts: Iterator[None], on_end: Callable[[], object] | None = None) -> None:
+        """Do the first part now, the others later, and what is left of other work not at all."""
+        self._parts, self._on_end = parts, on_end
+        self._go_on()
+
+    def _go_on(self) -> None:
+        parts = self._parts
+        if parts is None:
+            return
+        going_on = False
+        try:
+            going_on = next(parts, self) is None
+        finally:
+            if parts is self._parts:  # the part may have started other work
+                if going_on:
+                    self._timer.start(PART_MS)
+                else:
+                    self._parts = None
+                    if self._on_end is not None:
+                        self._on_end()

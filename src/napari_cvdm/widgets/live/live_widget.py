@@ -1,6 +1,6 @@
 """The Live dock: fast reconstruction of the newest frame of a camera's layer or of a folder."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -36,7 +36,7 @@ from napari_cvdm.widgets.layers.layer_data import METADATA_KEY, LayerData, layer
 from napari_cvdm.widgets.layers.placement import Placement
 from napari_cvdm.widgets.layers.reconstruction import Run, engine_problem, steps_of
 from napari_cvdm.widgets.layers.result_layers import STORED, to_layer_data
-from napari_cvdm.widgets.layers.shown_layers import show_layers, show_result
+from napari_cvdm.widgets.layers.shown_layers import show_layers, show_result_in_turn
 from napari_cvdm.widgets.live.live_run import LayerFeed, LiveRun
 
 if TYPE_CHECKING:
@@ -322,8 +322,10 @@ class LiveWidget(Dock):
             on_result=partial(self._on_full, frame.number, place),
         )
 
-    def _on_full(self, number: int, place: Placement, reconstruction: Reconstruction) -> None:
-        show_result(self._viewer, to_layer_data(reconstruction, place))
+    def _on_full(
+        self, number: int, place: Placement, reconstruction: Reconstruction
+    ) -> Iterator[None]:
+        yield from show_result_in_turn(self._viewer, to_layer_data(reconstruction, place))
         provenance = reconstruction.provenance
         self.panel.message.report(
             f"Frame {number}: done in {provenance.timings_s['total']:.1f} s.", provenance.warnings

@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from threading import Event
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -53,8 +52,8 @@ from napari_cvdm.widgets.common.fields import (
     make_button,
     wrapped_label,
 )
-from napari_cvdm.widgets.common.run_panel import ERROR, INFORMATION, WARNING, RunPanel
-from napari_cvdm.widgets.common.worker import when_gone
+from napari_cvdm.widgets.common.run_panel import ERROR, INFORMATION, WARNING, MessageLine, RunPanel
+from napari_cvdm.widgets.common.worker import Follower
 from napari_cvdm.widgets.layers.frames import frame_index
 from napari_cvdm.widgets.layers.placement import Placement
 from napari_cvdm.widgets.measure.measured_layers import (
@@ -86,7 +85,7 @@ HELP = {
         "Proteins and cells: 0.18 (red light) to 0.20 (ultraviolet). The same number as in mL/g."
     ),
     "background": (
-        "Take the median outside all regions off every value.\n"
+        "Subtract the median outside all regions from every value.\n"
         "A phase is always relative to that median."
     ),
     "outlines": (
@@ -110,6 +109,8 @@ ABOUT = (
 )
 KEEP_SAMPLES = "No intervals: tick Keep samples in a run with two or more samples."
 WIDEST_REMARK_PX = 170
+OUTDATED = "This table is of an earlier mask, result or setting. Measure again."
+CHANGES = ("data", "paint", "labels_update", "scale", "translate", "rotate", "shear", "affine")
 SELECTIONS = ("selected_label", "highlight")  # events of Labels and of Shapes
 
 
@@ -135,9 +136,10 @@ class MeasureWidget(Dock):
     def __init__(self, napari_viewer: "Viewer") -> None:
         super().__init__()
         self._viewer = napari_viewer
-        self._watched: Any = None
-        self._gone = gone = Event()
-        when_gone(self, gone.set)
+        self._measured: tuple[Any, Any] | None = None  # result and mask of the table
+        self._selected = Follower(self, self._on_selected, SELECTIONS)
+        self._renewed = Follower(self, self._on_changed, ("metadata",))
+        self._changed = [Follower(self, self._on_outdated, CHANGES) for _ in range(2)]
         self.result = LayerChoice(napari_viewer, accepts=is_result)
         self.mask = LayerChoice(napari_viewer, accepts=is_mask)
         self.suggest = make_button("S&uggest a mask", HELP["suggest"], self.start_suggesting)
@@ -153,12 +155,15 @@ class MeasureWidget(Dock):
         self.outlines.setChecked(True)
         self.every_frame = QCheckBox("Ever&y frame")
         self.panel = RunPanel("&Measure")
-        self.table = ObjectTable()
+        self.table, self.outdated = ObjectTable(), MessageLine()
         self.copy = make_button("Copy &table", HELP["copy"], self._on_copy)
         self.save = make_button("&Save as CSV…", HELP["save"], self._ask_file)
         self._lay_out()
         self.result.changed.connect(self._on_changed)
         self.mask.changed.connect(self._on_changed)
+        self.alpha.valueChanged.connect(self._on_outdated)
+        for box in (self.background, self.outlines, self.every_frame):
+            box.toggled.connect(self._on_outdated)
         self.panel.asked.connect(self.start)
         self.table.itemSelectionChanged.connect(self._on_row)
         self._on_changed()
@@ -189,6 +194,7 @@ class MeasureWidget(Dock):
             QVBoxLayout(self),
             form,
             self.panel,
+            self.outdated,
             (self.table, 1),
             fill_layout(QHBoxLayout(), self.copy, self.save),
             wrapped_label(ABOUT),
@@ -221,7 +227,10 @@ class MeasureWidget(Dock):
                 for number in range(len(chosen.indices()))
             )
         )
-        self._watch(mask)
+        self._selected.follow(mask)
+        self._renewed.follow(layer)
+        if self._measured != (layer, mask):
+            self._on_outdated()
         for button in (self.copy, self.save):
             button.setEnabled(self.table.rowCount() > 0)
         if self.panel.busy:
@@ -280,7 +289,11 @@ class MeasureWidget(Dock):
             title=f"Measuring {chosen.group}",
             total=len(frames),
             on_result=partial(self._on_measured, mask, made_with, chosen.warnings),
+            cancelled="nothing was measured",
         )
+        self._measured = (chosen.layer, mask)
+        for follower, layer in zip(self._changed, self._measured, strict=True):
+            follower.follow(layer)
 
     def _on_measured(
         self,
@@ -290,6 +303,8 @@ class MeasureWidget(Dock):
         measured: tuple[FrameMeasures, ...],
     ) -> None:
         self.table.show_objects(measured, made_with)
+        if self._measured is not None:
+            self.outdated.clear()
         for button in (self.copy, self.save):
             button.setEnabled(True)
         if len(measured) == 1:
@@ -313,6 +328,7 @@ class MeasureWidget(Dock):
             title=f"Looking for objects in {chosen.group}",
             total=len(frames),
             on_result=partial(self._on_suggested, place, chosen),
+            cancelled="no mask was made",
         )
 
     def _on_suggested(
@@ -327,7 +343,7 @@ class MeasureWidget(Dock):
         layer = Labels(
             masks.reshape(chosen.layer.data.shape),
             opacity=0.7,
-            metadata=mark_suggested(chosen.group, thresholds),
+            metadata=mark_suggested(chosen, thresholds),
             **place,
         )
         layer.contour = 2  # an outline, so that the cell is seen
@@ -339,22 +355,18 @@ class MeasureWidget(Dock):
             "measure.",
         )
 
-    def _watch(self, mask: "Layer | None") -> None:
-        """Follow what is selected in the mask."""
-        for name in SELECTIONS:
-            for layer, act in ((self._watched, "disconnect"), (mask, "connect")):
-                emitter = getattr(getattr(layer, "events", None), name, None)
-                if emitter is not None:
-                    getattr(emitter, act)(self._on_selected)
-        self._watched = mask
+    def _on_outdated(self, *_: object) -> None:
+        """Say that the table is of another mask, another result or other settings."""
+        if self._measured is not None:
+            self._measured = None
+            self.outdated.say(WARNING, OUTDATED)
 
     def _on_selected(self) -> None:
         """Select the row of the object that was selected in the mask."""
-        if self._gone.is_set() or self._watched is None:
-            return
-        label = getattr(self._watched, "selected_label", None)
+        mask = self.mask.value()
+        label = getattr(mask, "selected_label", None)
         if label is None:
-            label = min(self._watched.selected_data, default=-1) + 1
+            label = min(mask.selected_data, default=-1) + 1
         with signals_blocked(self.table):
             self.table.select_object(int(label))
 

@@ -1,7 +1,9 @@
 """The layers that objects are measured from: a reconstruction, and a mask over it."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from hashlib import sha256
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
@@ -82,6 +84,13 @@ class MeasuredResult:
     def group(self) -> str:
         """The name that its layers share."""
         return str(plugin_metadata(self.layer).get("group", self.layer.name))
+
+    @property
+    def run(self) -> str:
+        """Fingerprint of the run that made it: another run with the same model has another one."""
+        names = ("inputs", "settings", "timings_s")
+        known = {name: self.provenance.get(name) for name in names}
+        return sha256(json.dumps([self.group, known], default=str).encode()).hexdigest()
 
     @property
     def source(self) -> str:
@@ -207,16 +216,16 @@ def is_mask(layer: "Layer") -> bool:
     return isinstance(layer, Labels | Shapes) and plugin_metadata(layer).get("role") != UNTRUSTED
 
 
-def mark_suggested(group: str, thresholds: Sequence[float | None]) -> dict[str, Any]:
-    """Metadata of a suggested mask: the result that it is of, and the threshold of each frame."""
-    return {METADATA_KEY: {"role": MASK, "of": group, "thresholds": list(thresholds)}}
+def mark_suggested(result: MeasuredResult, thresholds: Sequence[float | None]) -> dict[str, Any]:
+    """Metadata of a suggested mask: the run that it is of, and the threshold of each frame."""
+    return {METADATA_KEY: {"role": MASK, "of": result.run, "thresholds": list(thresholds)}}
 
 
 def threshold_of(mask: "Layer", result: MeasuredResult, number: int) -> float | None:
     """The threshold by which a mask was suggested for a frame of this result, if it was."""
     known = plugin_metadata(mask)
     thresholds = known.get("thresholds", ())
-    if known.get("of") != result.group or number >= len(thresholds):
+    if known.get("of") != result.run or number >= len(thresholds):
         return None
     found = thresholds[number]
     return None if found is None else float(found)

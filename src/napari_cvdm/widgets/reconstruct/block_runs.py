@@ -4,7 +4,7 @@ The choices are this window, block by block, several processes, or a scheduler e
 the first write an OME-Zarr.
 """
 
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,7 +29,7 @@ from napari_cvdm.widgets.common.run_panel import INFORMATION, RunPanel
 from napari_cvdm.widgets.layers.layer_data import LayerData
 from napari_cvdm.widgets.layers.reconstruction import Run
 from napari_cvdm.widgets.layers.result_layers import disk_layer_data
-from napari_cvdm.widgets.layers.shown_layers import show_layers
+from napari_cvdm.widgets.layers.shown_layers import show_in_turn
 
 if TYPE_CHECKING:
     from napari.viewer import Viewer
@@ -316,9 +316,9 @@ def start_job(viewer: "Viewer", panel: RunPanel, job: LargeImageRun) -> None:
     """Begin, or go on where an earlier job with the same settings was stopped; show its result."""
     ended: list[str] = []
 
-    def show(made: LargeImageResult) -> None:
+    def show(made: LargeImageResult) -> Iterator[None]:
         ended.append("with a result")
-        show_layers(viewer, made.layers)
+        yield from show_in_turn(viewer, made.layers)
         done = made.reconstruction
         earlier = f", {done.earlier} of them by an earlier run" if done.earlier else ""
         panel.message.report(f"Done: {done.path} ({done.blocks} blocks{earlier}).", done.warnings)

@@ -1,6 +1,6 @@
 """The Reconstruct dock: a form, a run panel, results, and layers while the work is done."""
 
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -31,19 +31,9 @@ from napari_cvdm.widgets.layers.frames import (
     frame_index,
     on_screen,
 )
-from napari_cvdm.widgets.layers.layer_data import (
-    METADATA_KEY,
-    LayerData,
-    layer_name,
-    look_of,
-)
+from napari_cvdm.widgets.layers.layer_data import METADATA_KEY, LayerData, layer_name, look_of
 from napari_cvdm.widgets.layers.placement import Placement, axis_letters, placed_image
-from napari_cvdm.widgets.layers.reconstruction import (
-    Run,
-    engine_problem,
-    preview_of,
-    steps_of,
-)
+from napari_cvdm.widgets.layers.reconstruction import Run, engine_problem, preview_of, steps_of
 from napari_cvdm.widgets.layers.result_layers import (
     OTHER_ANSWER,
     RECONSTRUCTION,
@@ -56,8 +46,8 @@ from napari_cvdm.widgets.layers.shown_layers import (
     RunningLayers,
     leave_grid,
     show_in_grid,
-    show_layers,
-    show_result,
+    show_in_turn,
+    show_result_in_turn,
 )
 from napari_cvdm.widgets.reconstruct.block_runs import BlockForm, LargeImageRun, start_job
 from napari_cvdm.widgets.reconstruct.file_queue import FileQueue
@@ -241,8 +231,8 @@ class ReconstructWidget(Dock):
             return
         live = RunningLayers(self._viewer, run, self.results.wanted)
 
-        def show(reconstruction: Reconstruction) -> None:
-            self._on_result(run, reconstruction)
+        def show(reconstruction: Reconstruction) -> Iterator[None]:
+            yield from self._on_result(run, reconstruction, live.hand_over())
             if on_result is not None:
                 on_result(reconstruction)
 
@@ -262,13 +252,13 @@ class ReconstructWidget(Dock):
         self.cost.clear()
         self._offer_more()
 
-    def _on_result(self, run: Run, reconstruction: Reconstruction) -> None:
+    def _on_result(
+        self, run: Run, reconstruction: Reconstruction, unfinished: "Mapping[str, Layer]"
+    ) -> Iterator[None]:
         self.last = run, reconstruction
         leave_grid(self._viewer)
-        show_result(
-            self._viewer,
-            to_layer_data(reconstruction, run.place, self.results.wanted),
-        )
+        layers = to_layer_data(reconstruction, run.place, self.results.wanted)
+        yield from show_result_in_turn(self._viewer, layers, unfinished)
         self.results.show_new(group_name(reconstruction, run.place))
         provenance = reconstruction.provenance
         self.panel.message.report(
@@ -313,14 +303,8 @@ class ReconstructWidget(Dock):
         except ValueError as error:
             self.panel.message.say(ERROR, str(error))
             return
-        runs = [
-            replace(
-                run,
-                request=replace(run.request, region=region),
-            )
-            for region in regions.values()
-        ]
-        self._begin_each(runs)
+        requests = [replace(run.request, region=region) for region in regions.values()]
+        self._begin_each([replace(run, request=request) for request in requests])
 
     def _begin_each(self, runs: Sequence[Run]) -> None:
         """Begin the first, and the others when it has given its result."""
@@ -359,8 +343,8 @@ class ReconstructWidget(Dock):
         active = self._viewer.layers.selection.active
         return drawn(active, layer) if isinstance(active, Shapes) else on_screen(layer)
 
-    def _on_preview(self, run: Run, reconstruction: Reconstruction) -> None:
-        show_layers(self._viewer, [preview_layer_data(reconstruction, run.place)])
+    def _on_preview(self, run: Run, reconstruction: Reconstruction) -> Iterator[None]:
+        yield from show_in_turn(self._viewer, [preview_layer_data(reconstruction, run.place)])
         seconds = reconstruction.provenance.timings_s["total"]
         self.panel.message.say(
             INFORMATION,
@@ -390,20 +374,11 @@ class ReconstructWidget(Dock):
             on_result=partial(self._on_compared, run, reconstruction),
         )
 
-    def _on_compared(self, run: Run, shown: Reconstruction, found: "Comparison") -> None:
-        group = next(
-            (
-                one
-                for one in groups_of(self._viewer.layers)
-                if one.name == group_name(shown, run.place)
-            ),
-            None,
-        )
-        beside = None if group is None else group.layers.get(RECONSTRUCTION)
-        show_layers(
-            self._viewer,
-            [classical_layer_data(answer, run.place, beside) for answer in found.answers],
-        )
+    def _on_compared(self, run: Run, shown: Reconstruction, found: "Comparison") -> Iterator[None]:
+        groups = {one.name: one.layers for one in groups_of(self._viewer.layers)}
+        beside = groups.get(group_name(shown, run.place), {}).get(RECONSTRUCTION)
+        layers = [classical_layer_data(answer, run.place, beside) for answer in found.answers]
+        yield from show_in_turn(self._viewer, layers)
         show_in_grid(self._viewer, run.place.name, beside)
         lines = [
             f"{answer.provenance.model['name']} {scores_of(answer)}"
@@ -430,15 +405,12 @@ class ReconstructWidget(Dock):
                 ERROR, f"The settings of {group.name} cannot be repeated: {error}"
             )
             return
-        shown = f"The form has the settings of {group.name} now"
-        if lost:
-            self.panel.message.say(
-                WARNING, f"{shown}, but for {' and '.join(lost)}: a run would give other pixels."
-            )
-        else:
-            self.panel.message.say(
-                INFORMATION, f"{shown}; the same image and these settings give the same pixels."
-            )
+        rest = f", but for {' and '.join(lost)}: a run would give other pixels."
+        same = "; the same image and these settings give the same pixels."
+        self.panel.message.say(
+            WARNING if lost else INFORMATION,
+            f"The form has the settings of {group.name} now{rest if lost else same}",
+        )
 
     def save_result(self) -> None:
         """Ask for a place, and save the chosen result there."""

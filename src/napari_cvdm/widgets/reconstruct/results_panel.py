@@ -50,12 +50,12 @@ from napari_cvdm.widgets.layers.result_layers import (
     show_spread_as,
 )
 from napari_cvdm.widgets.layers.shown_layers import (
-    hide_schedule,
+    Turns,
     leave_grid,
     remove_layers,
+    schedule_in_turn,
     show_only,
     show_schedule,
-    show_schedule_at,
     show_stored,
 )
 
@@ -107,6 +107,7 @@ class ResultsPanel(QWidget):
         self.light = QualityFlagSign(correct=correct, compare=compare)
         self.statistic = word_choice(STATISTICS)
         self._scheduled: ResultGroup | None = None  # whose schedule is shown
+        self.drawing = Turns(self)
         self.wanted = INTERVAL  # what the next result shows its spread as, where it can
         self.more = make_button(
             "Add sa&mples",
@@ -253,17 +254,19 @@ class ResultsPanel(QWidget):
         if group is not None and wanted:
             self._show_schedule()
         elif group is not None:
-            hide_schedule(self._viewer, group)
+            self.drawing.start(iter(()))
+            show_only(self._viewer, group, RECONSTRUCTION)
         self._say_turn()
 
     def _show_schedule(self) -> None:
         group = self.value()
         former, self._scheduled = self._scheduled, None
         if former is not None and (group is None or group.name != former.name):
-            hide_schedule(self._viewer, former)
+            show_only(self._viewer, former, RECONSTRUCTION)
         if group is not None and self.schedule.isChecked():
             self._scheduled = group
-            show_schedule_at(self._viewer, group, self.time.value())
+            parts = schedule_in_turn(self._viewer, group, self.time.value())
+            self.drawing.start(parts, self._say_turn)
 
     def _on_stack(self) -> None:
         """Show gamma and beta with an axis of times, for who wants that axis."""
@@ -422,11 +425,11 @@ def start_saving(viewer: "Viewer", panel: RunPanel, group: ResultGroup) -> None:
             return
     try:
         if as_zarr or stored is None:
-            # Maps of the schedule over time are large, and follow from the rate map.
+            # Maps of the schedule follow from the rate map, and those over time are large.
             saved = [
                 layer.as_layer_data_tuple()
                 for layer in layers_of(viewer.layers, group.name)
-                if plugin_metadata(layer).get("role") not in SCHEDULE
+                if plugin_metadata(layer).get("role") not in (*SCHEDULE, *AT_TIME.values())
             ]
             work = save_images(path, *placed_images(saved))
         else:
@@ -442,4 +445,10 @@ def start_saving(viewer: "Viewer", panel: RunPanel, group: ResultGroup) -> None:
     def say(saved: str) -> None:
         panel.message.say(INFORMATION, f"Saved: {saved}")
 
-    panel.start(work, title=f"Saving {group.name}", total=1, on_result=say)
+    panel.start(
+        work,
+        title=f"Saving {group.name}",
+        total=1,
+        on_result=say,
+        cancelled="nothing was saved",
+    )

@@ -150,7 +150,7 @@ def test_the_check_of_a_phase_says_every_step(monkeypatch, tiny_phase_model):
 
 def test_the_first_look_at_the_cost_says_every_step_of_preparing(tiny_phase_model):
     steps = list(estimate(phase_request(planes((48, 40))), load_model(str(tiny_phase_model))))
-    assert len(steps) > 100
+    assert len(steps) > 50
 
 
 @pytest.mark.parametrize("name", ["image", "movie", "blocks"])
@@ -191,7 +191,7 @@ def test_stages_say_what_is_done_in_words(tiny_widefield_model):
     run = reconstruct(tiled_request(samples=2), load_model(str(tiny_widefield_model)))
     said = [step.stage for step in run]
     for wanted in (
-        r"deconvolving, step \d+ of 100",
+        r"deconvolving, step \d+ of \d+",
         r"mean, tile 3 of \d+",
         r"noise-rate map, tile 2 of \d+",
         r"sample 2 of 2, tile 4 of \d+, step 3 of 3",

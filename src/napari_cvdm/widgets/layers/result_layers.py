@@ -48,6 +48,7 @@ OTHER_ANSWER = "answer by "  # how the role of a layer by another method begins
 STORED = "stored"  # the key of the `StoredResult` that a layer was made from
 FIRST = (SPREAD, UNTRUSTED, RECONSTRUCTION)  # what a run shows
 AT_TIME = {"gamma": "gamma at t", "beta": "beta at t"}  # maps of one time, without an axis of times
+SCHEDULE_BORDER_PX = 8  # sets no contrast
 CHI2_LIMITS = (0.0, 5.0)  # fixed, so that results can be compared; 1 is noise alone
 # Images of a result on disk, the one to look at on top.
 DISK_ROLES = {
@@ -114,13 +115,19 @@ class StoredResult:
             self._made[role] = Layer.create(*maker())
         return self._made[role]
 
-    def trusted(self, values: np.ndarray) -> np.ndarray:
-        """The trusted pixels of the frames that were begun, or all where there are none.
+    @property
+    def inner(self) -> np.ndarray:
+        """Trusted pixels of the frames that were begun, without a border band; (..., Y, X).
 
         At the border of the image the schedule differs so much that it would set the contrast.
         """
-        valid = self.reconstruction.valid & (self.reconstruction.counts > 0)[..., None, None]
-        return values[valid] if valid.any() else values
+        result = self.reconstruction
+        trusted = np.array(result.valid & (result.counts > 0)[..., None, None])
+        border = min(SCHEDULE_BORDER_PX, *(side // 4 for side in trusted.shape[-2:]))
+        for axis in (-2, -1):
+            band = np.moveaxis(trusted, axis, 0)
+            band[:border] = band[len(band) - border :] = False
+        return trusted
 
     @property
     def factor(self) -> float | None:
@@ -250,7 +257,7 @@ def _samples_layer(stored: StoredResult) -> LayerData:
 
 def _rate_layer(stored: StoredResult) -> LayerData:
     rate = stored.reconstruction.rate
-    limits = inner_limits(stored.trusted(rate))
+    limits = inner_limits(rate[stored.inner] if stored.inner.any() else rate)
     return _layer(stored, RATE, rate, colormap="viridis", contrast_limits=limits)
 
 

@@ -287,10 +287,9 @@ def schedule_in_turn(viewer: "Viewer", group: ResultGroup, time: float) -> Itera
         return
     nearest, maps = schedule_at(rate.data, clock, time)
     there = {plugin_metadata(one)["role"]: one for one in layers_of(viewer.layers, group.name)}
-    frame, valid = frame_index(viewer, rate), True
-    if group.stored is not None:  # the border of the image would set the contrast
-        valid = group.stored.reconstruction.valid.reshape(rate.data.shape)[frame]
-    trusted = np.broadcast_to(valid, rate.data.shape[-2:])
+    frame, inner = frame_index(viewer, rate), np.ones(rate.data.shape[-2:], dtype=bool)
+    if group.stored is not None:
+        inner = group.stored.inner.reshape(rate.data.shape)[frame]
     wanted: list[LayerData] = []
     if RATE not in there and group.stored is not None:
         wanted.append(group.stored.makers()[RATE]())
@@ -298,7 +297,7 @@ def schedule_in_turn(viewer: "Viewer", group: ResultGroup, time: float) -> Itera
         values = getattr(maps, field)
         # Those of this time: over all times one map has hardly any contrast.
         shown = np.asarray(values[frame])
-        limits = inner_limits(shown[trusted] if trusted.any() else shown)
+        limits = inner_limits(shown[inner] if inner.any() else shown)
         mark = {**plugin_metadata(rate), "role": role, "unit": "", "t": nearest}
         if role in there:
             layer = there[role]
@@ -379,8 +378,8 @@ def show_in_grid(viewer: "Viewer", source: str, beside: "Layer | None") -> None:
         mark = plugin_metadata(layer)
         answer = str(mark.get("role", "")).startswith(OTHER_ANSWER) and mark["source"] == source
         layer.visible = answer or layer is beside or layer in measured
-        if answer:
-            layer.colorbar.visible = False  # the result has one, and all have its contrast
+        if answer or layer is beside:
+            layer.colorbar.visible = False  # in a small tile it would hide the image
     viewer.canvas.grid.enabled = True
     viewer.reset_view()
 
@@ -391,8 +390,11 @@ def leave_grid(viewer: "Viewer") -> None:
         viewer.canvas.grid.enabled = False
         viewer.reset_view()
         for layer in viewer.layers:
-            if str(plugin_metadata(layer).get("role", "")).startswith(OTHER_ANSWER):
+            role = str(plugin_metadata(layer).get("role", ""))
+            if role.startswith(OTHER_ANSWER):
                 layer.visible = False
+            elif role == RECONSTRUCTION:
+                layer.colorbar.visible = True
 
 
 def remove_layers(viewer: "Viewer", layers: Iterable["Layer"]) -> None:

@@ -381,9 +381,8 @@ def docks(out: Path) -> None:
     dock.results.compare.click()
     studio.wait(lambda: quiet(dock))
     studio.photograph_all("compare")
-    studio.viewer.canvas.grid.enabled = False
-    for name in ("phase-physics", "us-tie", "wotf"):
-        studio.viewer.layers[f"{name} of two defocused planes [rad]"].visible = False
+    for _ in range(2):  # to the uncertainty and back, out of the grid
+        dock.results.turn.click()
     measure = studio.open_dock(MeasureWidget, "Measure")
     measure.suggest.click()
     studio.wait(lambda: not measure.panel.busy)

@@ -216,8 +216,11 @@ class PowerLaws:
         shapes, laws = _shapes(model, power), self
         phase = maps[..., 1, model.frame[0], model.frame[1]]
         most_smooth = (SMOOTH_SHARE * phase.var(dim=(-2, -1))).clamp(min=SMOOTH_PHASE)
+        # Only these frequencies determine the amplitudes.
+        power, normal = power[..., shapes.inside], tuple(part[..., shapes.inside] for part in normal)
+        seen = shapes.determining()
         for _ in range(EM_ROUNDS):
-            laws = laws._refined_once(power, shapes, normal, most_smooth)
+            laws = laws._refined_once(power, seen, normal, most_smooth)
         squares = (weight * residual * residual).sum(dim=(-3, -2, -1))
         fitted = self.fitted_numbers(model, weight / exaggerated[..., None, None, None])
         found = (squares + exaggerated * fitted) / (weight > 0).sum(dim=(-3, -2, -1)).clamp(min=1)
@@ -245,31 +248,33 @@ class PowerLaws:
         self,
         power: Tensor,
         shapes: "_Shapes",
-        normal: tuple[Tensor, Tensor, Tensor],
+        normal: tuple[Tensor, ...],
         most_smooth: Tensor,
     ) -> "PowerLaws":
-        natural, absorption = self.phase[..., None, None] * shapes.natural, self._powers(shapes)[0]
-        smooth = self.smooth[..., None, None] * shapes.smooth
+        """One round; `power` (..., 2, N) and `normal` (..., N) are of N frequencies in a row."""
+        absorption = self.absorption[..., None] * shapes.natural
+        natural = self.phase[..., None] * shapes.natural
+        smooth = self.smooth[..., None] * shapes.smooth
         phase = natural + smooth
         own_mu, mixed, own_phi = normal[0] + 1 / absorption, normal[1], normal[2] + 1 / phase
         determinant = own_mu * own_phi - mixed.square()
-        second_mu = power[..., 0, :, :] + own_phi / determinant
-        second_phi = power[..., 1, :, :] + own_mu / determinant
+        second_mu = power[..., 0, :] + own_phi / determinant
+        second_phi = power[..., 1, :] + own_mu / determinant
         # What the natural part has of the phase at each frequency, as a linear estimate.
         share = natural / phase
         second_natural = share.square() * second_phi + share * smooth
         second_smooth = (1 - share).square() * second_phi + share * smooth
 
         def average(power: Tensor, counts: Tensor) -> Tensor:
-            return (power[..., shapes.inside] * counts).sum(dim=-1) / counts.sum(dim=-1)
+            return (power * counts).sum(dim=-1) / counts.sum(dim=-1)
 
-        inside = shapes.count[shapes.inside]
-        counted = (1 - share)[..., shapes.inside] * inside * shapes.lowest[shapes.inside]
         return PowerLaws(
-            phase=average(second_natural / shapes.natural, inside),
-            absorption=average(second_mu / shapes.natural, inside),
+            phase=average(second_natural / shapes.natural, shapes.count),
+            absorption=average(second_mu / shapes.natural, shapes.count),
             noise=self.noise,
-            smooth=average(second_smooth / shapes.smooth, counted).minimum(most_smooth),
+            smooth=average(
+                second_smooth / shapes.smooth, (1 - share) * shapes.count * shapes.lowest
+            ).minimum(most_smooth),
         )
 
 
@@ -286,6 +291,11 @@ class _Shapes:
     inside: Tensor
     lowest: Tensor
     count: Tensor
+
+    def determining(self) -> "_Shapes":
+        """The same of the frequencies that determine A and B alone, in a row."""
+        names = ("natural", "smooth", "inside", "lowest", "count")
+        return replace(self, **{name: getattr(self, name)[self.inside] for name in names})
 
 
 def _shapes(model: PhaseForwardModel, like: Tensor) -> _Shapes:

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,10 +15,18 @@ import pytest
 import torch
 from hypothesis import settings
 
+from napari_cvdm.inversion import background, gauss_newton, posterior, priors
 from napari_cvdm.models.checkpoint import ModelCard, config_values, save_checkpoint
 from napari_cvdm.models.cvdm import CVDM, CVDMConfig
 from napari_cvdm.models.networks import UNetConfig
-from napari_cvdm.tasks import TASKS, phase
+from napari_cvdm.tasks import (
+    TASKS,
+    deconvolved,
+    phase,
+    phase_blocks,
+    phase_inversion,
+    phase_posterior,
+)
 
 if TYPE_CHECKING:
     from shared_window import SharedWindow
@@ -27,6 +36,9 @@ settings.register_profile("laws", deadline=None)
 settings.load_profile("laws")
 # A window test waits so long for what must come; none takes that long on a busy machine.
 PATIENCE_MS = 600_000
+MOST_REMEMBERED = 64  # inversions and draws, of some MB each
+Solving = Generator[str, None, Any]
+FEW_ROUNDS = ((1.0, 2, 5),)  # of Gauss-Newton: the factor of the noise, rounds, steps in each
 
 DATA = Path(__file__).parents[1].parent / "shared" / "data"
 
@@ -112,6 +124,12 @@ def tiny_widefield_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def tiny_denoising_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a denoising checkpoint, whose frames need no deconvolution."""
+    return tiny_checkpoint("denoise", tmp_path_factory.mktemp("tiny-denoise"))
+
+
+@pytest.fixture(scope="module")
 def inversions() -> dict[tuple[Any, ...], tuple[list[str], Any]]:
     """What `remembered_inversions` remembers."""
     return {}
@@ -121,28 +139,85 @@ def inversions() -> dict[tuple[Any, ...], tuple[list[str], Any]]:
 def remembered_inversions(
     inversions: dict[tuple[Any, ...], tuple[list[str], Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Invert the same planes once: for tests of what comes after the inversion, which takes 1 s."""
-    really = phase.invert_planes
+    """Invert the same planes once, and draw once: for tests of what comes after, which take 1 s."""
 
-    def remembered(
-        planes: torch.Tensor, weight: torch.Tensor, *optics: Any
-    ) -> Generator[str, None, Any]:
-        pixels = (planes.numpy(force=True).tobytes(), weight.numpy(force=True).tobytes())
-        key = (planes.device, planes.shape, *pixels, *optics)
+    def remember(key: tuple[Any, ...], steps: Solving) -> Solving:
         if key not in inversions:
-            stages, steps = [], really(planes, weight, *optics)
+            stages = []
             while True:
                 try:
                     stages.append(next(steps))
                 except StopIteration as end:
                     inversions[key] = stages, end.value
+                    if len(inversions) > MOST_REMEMBERED:
+                        inversions.pop(next(iter(inversions)))
                     return end.value
                 yield stages[-1]
-        stages, estimate = inversions[key]
+        stages, found = inversions[key]
         yield from stages
-        return estimate
+        return found
 
-    monkeypatch.setattr(phase, "invert_planes", remembered)
+    def remembered(invert: Callable[..., Solving]) -> Callable[..., Solving]:
+        def inverted(planes: torch.Tensor, weight: torch.Tensor, *optics: Any) -> Solving:
+            pixels = (planes.numpy(force=True).tobytes(), weight.numpy(force=True).tobytes())
+            solver = invert.__name__, gauss_newton.ROUNDS, gauss_newton.INNER_STEPS
+            defocus_um, *others = optics
+            key = (planes.device, planes.shape, *pixels, tuple(defocus_um), *others, *solver)
+            return remember(key, invert(planes, weight, *optics))
+
+        return inverted
+
+    def remembered_of_fit(solve: Callable[..., Solving]) -> Callable[..., Solving]:
+        def solved(fit: Any, seed: int = 0, streams: Any = (), *first: Any) -> Solving:
+            given = (fit, seed, streams, *first) if streams else (fit,)
+            key = (solve.__name__, fit, seed, *streams, *first, gauss_newton.ROUNDS)
+            return remember(key, solve(*given))
+
+        return solved
+
+    for module, name in (
+        (phase, "invert_planes"),
+        (phase_blocks, "invert_surrounded"),
+        (phase_blocks, "fit_surrounded"),
+    ):
+        monkeypatch.setattr(module, name, remembered(getattr(module, name)))
+    for module, name in (
+        (phase_blocks, "flatten_background"),
+        (phase_blocks, "fit_local_prior"),
+        (phase_posterior, "draw_phases"),
+    ):
+        monkeypatch.setattr(module, name, remembered_of_fit(getattr(module, name)))
+
+
+@contextmanager
+def few_steps() -> Iterator[None]:
+    """Take few steps in every solver: for tests of what is done before and after an inversion.
+
+    A process that is started meanwhile takes all steps.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        for module, name, value in (
+            (deconvolved, "ITERATIONS", (2, 4, 8)),
+            (gauss_newton, "continuation", lambda data, weight: FEW_ROUNDS),
+            (gauss_newton, "ROUNDS", 1),
+            (gauss_newton, "INNER_STEPS", 5),
+            (phase_inversion, "FIRST_LOOK", FEW_ROUNDS),
+            (phase_inversion, "LAST_ROUNDS", FEW_ROUNDS),
+            (posterior, "SOLVE_STEPS", 5),
+            (posterior, "log_determinant", partial(posterior.log_determinant, steps=5)),
+            (priors, "EM_ROUNDS", 4),
+            (background, "COARSE_STEPS", 5),
+            (background, "FLAT_STEPS", 5),
+        ):
+            patch.setattr(module, name, value)
+        yield
+
+
+@pytest.fixture
+def few_solver_steps() -> Iterator[None]:
+    """Run a test within `few_steps`."""
+    with few_steps():
+        yield
 
 
 @pytest.fixture(scope="session")

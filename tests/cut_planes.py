@@ -13,7 +13,7 @@ from napari_cvdm.core.microscope import Microscope
 from napari_cvdm.core.request import ImageStack, ReconstructionRequest
 from napari_cvdm.physics.forward_model import PhaseForwardModel, PhaseObject, canvas_shape
 
-SHAPE = (120, 104)
+SHAPE = (88, 80)
 WATER = Microscope(pixel_um=0.2, wavelength_um=0.55, medium_index=1.33)
 
 

@@ -23,6 +23,7 @@ from napari_cvdm.reconstruction.methods import load_method
 from napari_cvdm.reconstruction.reconstruct import reconstruct
 from napari_cvdm.simulate.scenes import defocus_pair_of
 
+pytestmark = pytest.mark.usefixtures("remembered_inversions")
 MICROSCOPE = Microscope(pixel_um=0.2, wavelength_um=0.55, medium_index=1.33)
 WEAK_RAD = 0.02
 PHASE_METHODS = ("us-tie", "wotf")

@@ -32,6 +32,7 @@ from napari_cvdm.training.state import STATE
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "smoke.toml"
 PNG_MAGIC = b"\x89PNG\r\n"
+pytestmark = pytest.mark.usefixtures("few_solver_steps", "remembered_inversions")
 
 
 @pytest.fixture

@@ -32,6 +32,7 @@ from napari_cvdm.reconstruction.cost import estimate
 from napari_cvdm.reconstruction.methods import load_method
 from napari_cvdm.reconstruction.reconstruct import reconstruct
 
+pytestmark = pytest.mark.usefixtures("few_solver_steps")
 OPTIONS = {"pixel_um": 0.065, "samples": 2, "steps": 2, "device": "cpu", "precision": "auto"}
 
 
@@ -81,14 +82,15 @@ def test_samples_are_added_in_the_precision_of_the_first(
 
 @pytest.fixture
 def files(tmp_path: Path, tiny_widefield_model: Path) -> dict[str, Any]:
-    """A job of six blocks."""
-    np.save(tmp_path / "in.npy", spots((100, 130)).array)
+    """A job of two blocks."""
+    np.save(tmp_path / "in.npy", spots((48, 80)).array)
     return dict(
         images=(str(tmp_path / "in.npy"),),
         model=str(tiny_widefield_model),
         out=str(tmp_path / "auto.ome.zarr"),
         options=OPTIONS,
         block=64,
+        halo=64,
     )
 
 
@@ -140,7 +142,6 @@ def test_another_job_that_is_replaced_does_not_choose(
 @pytest.mark.parametrize(
     "plan", ["", "[]", "[1]", "{}", '{"settings": null}', '{"settings": {"precision": "fp8"}}']
 )
-@pytest.mark.usefixtures("faster")
 def test_a_damaged_plan_is_none_and_another_one_may_be_replaced(
     files: dict[str, Any], plan: str, tmp_path: Path
 ) -> None:

@@ -9,21 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from short_trainings import write_short_recipe
 
 from napari_cvdm.core.request import RequestError, TrainRequest
 from napari_cvdm.training.parallel import Processes
 from napari_cvdm.training.recipe import read_recipe
 from napari_cvdm.training.session import Session
-
-SMOKE = Path(__file__).parents[2] / "recipes" / "smoke.toml"
-
-
-def recipe_with(tmp_path: Path, **plan: object) -> Path:
-    """The smoke recipe, very short, with other entries in its plan."""
-    lines = [line for line in SMOKE.read_text().splitlines() if line.split(" = ")[0] not in plan]
-    path = tmp_path / "recipe.toml"
-    path.write_text("\n".join([*lines, *(f"{name} = {value}" for name, value in plan.items())]))
-    return path
 
 
 def in_float64(parts):
@@ -83,7 +74,7 @@ def torchrun(processes: int, *command: str) -> subprocess.CompletedProcess[str]:
 def alone(tmp_path_factory):
     """Gradients of one process, with the whole batch at once."""
     folder = tmp_path_factory.mktemp("alone")
-    save_gradients(recipe_with(folder, batch=4), folder)
+    save_gradients(write_short_recipe(folder / "short.toml", 2, batch=4), folder)
     return load_file(folder / "gradients.safetensors")
 
 
@@ -103,7 +94,7 @@ def assert_same(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor
 
 
 def test_two_processes_find_the_gradients_of_one(alone, tmp_path):
-    recipe = recipe_with(tmp_path, batch=4)
+    recipe = write_short_recipe(tmp_path / "short.toml", 2, batch=4)
     done = torchrun(2, __file__, str(recipe), str(tmp_path))
     assert done.returncode == 0, done.stderr
     assert_same(load_file(tmp_path / "gradients.safetensors"), alone)
@@ -111,14 +102,13 @@ def test_two_processes_find_the_gradients_of_one(alone, tmp_path):
 
 @pytest.mark.parametrize("parts", [2, 4])
 def test_accumulated_parts_find_the_gradients_of_the_whole(alone, tmp_path, parts):
-    save_gradients(recipe_with(tmp_path, batch=4, accumulate=parts), tmp_path)
+    recipe = write_short_recipe(tmp_path / "short.toml", 2, batch=4, accumulate=parts)
+    save_gradients(recipe, tmp_path)
     assert_same(load_file(tmp_path / "gradients.safetensors"), alone)
 
 
 def test_two_processes_train_one_model(tmp_path):
-    recipe = recipe_with(
-        tmp_path, batch=4, mean_steps=2, diffusion_steps=2, log_every=1, save_every=2
-    )
+    recipe = write_short_recipe(tmp_path / "short.toml", 2, batch=4)
     out = tmp_path / "out"
     done = torchrun(
         2, "-m", "napari_cvdm.cli", "train", str(recipe), "--out", str(out), "--device", "cpu"

@@ -49,6 +49,7 @@ FITTED = Calibration(
     date="2026-01-01",
 )
 QUICK = ["--samples", "2", "--steps", "2", "--field-px", "32", "--device", "cpu"]
+pytestmark = pytest.mark.usefixtures("few_solver_steps", "remembered_inversions")
 
 
 def exchangeable(rng: np.random.Generator, fields: int) -> list[np.ndarray]:

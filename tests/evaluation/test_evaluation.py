@@ -44,6 +44,7 @@ from napari_cvdm.training.sources import HELD_OUT_SEED
 
 QUICK = ["--fields", "2", "--field-px", "32", "--samples", "4", "--steps", "1", "--device", "cpu"]
 seeds = st.integers(0, 10_000)
+pytestmark = pytest.mark.usefixtures("few_solver_steps", "remembered_inversions")
 
 
 @pytest.mark.parametrize("samples", [4, 8, 32])

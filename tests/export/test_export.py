@@ -33,6 +33,8 @@ from napari_cvdm.models.tiled import TiledModel
 from napari_cvdm.reconstruction.plan import prepare_frame
 from napari_cvdm.tasks import TASKS, Denoise
 
+pytestmark = pytest.mark.usefixtures("few_solver_steps", "remembered_inversions")
+
 
 def sampler_of(model: Path, settings: PackageSettings) -> PosteriorSampler:
     checkpoint = load_checkpoint(model)

@@ -44,6 +44,11 @@ def rmse(found, truth):
     return float(np.std(difference))
 
 
+def part_of(image, height=128, width=128):
+    """The upper left corner of an image."""
+    return replace(image, array=image.array[..., :height, :width])
+
+
 def planes_at(defocus_um, seed=0):
     """The sample cells, focused elsewhere."""
     whole = _wide_cells()
@@ -57,28 +62,26 @@ def planes_at(defocus_um, seed=0):
 
 def test_tiles_do_not_choose_the_pixels_of_the_phase():
     """The network that ships sees farther than a tiny one: its halo is what is tested."""
-    cells = cell_planes()
-    image = replace(cells, array=cells.array[:, :168, :152])
+    image = part_of(cell_planes(), 168, 152)
     settings = {"samples": 1, "steps": 2, "defocus_um": (-2.5, 2.5)}
-    whole, *tiled = (
-        reconstructed(image, "phase-2shot", tile=side, **settings) for side in (1024, 64, 104)
+    whole, tiled = (
+        reconstructed(image, "phase-2shot", tile=side, **settings) for side in (1024, 64)
     )
-    for one in tiled:
-        assert np.abs(whole.mean - one.mean).max() <= 1e-5 * np.ptp(whole.mean)
-        assert np.abs(whole.rate - one.rate).max() <= 1e-5 * np.ptp(whole.rate)
+    assert np.abs(whole.mean - tiled.mean).max() <= 1e-5 * np.ptp(whole.mean)
+    assert np.abs(whole.rate - tiled.rate).max() <= 1e-5 * np.ptp(whole.rate)
 
 
 def test_tiles_do_not_choose_the_pixels_of_the_fluorescence():
-    image = reticulum()
+    image = part_of(reticulum(), 168, 152)
     whole, tiled = (
-        reconstructed(image, "widefield-x2", samples=1, steps=2, tile=side) for side in (1024, 100)
+        reconstructed(image, "widefield-x2", samples=1, steps=2, tile=side) for side in (1024, 64)
     )
     assert np.abs(whole.mean - tiled.mean).max() <= 1e-5 * np.ptp(whole.mean)
 
 
 def test_one_plane_in_focus_is_enough():
     results = [
-        reconstructed(planes_at(pair), "phase-2shot", samples=2, defocus_um=pair)
+        reconstructed(planes_at(pair), "phase-2shot", samples=2, steps=2, defocus_um=pair)
         for pair in ((-1.0, 1.0), (0.0, 2.0))
     ]
     errors = [rmse(result.mean, cell_phase()) for result in results]
@@ -90,7 +93,8 @@ def test_one_plane_in_focus_is_enough():
 
 
 def test_a_phase_of_bright_planes_explains_them_up_to_the_noise():
-    result = reconstructed(cell_planes(), "phase-2shot", samples=4, defocus_um=CELL_DEFOCUS_UM)
+    settings = {"samples": 4, "steps": 2, "defocus_um": CELL_DEFOCUS_UM}
+    result = reconstructed(cell_planes(), "phase-2shot", **settings)
     assert 0.8 < result.forward.chi2 < 1.2
     assert result.provenance.quality_flag == "green"
 
@@ -111,7 +115,7 @@ def test_the_samples_of_the_package_are_green(sample, model, defocus_um):
 
 def test_planes_in_the_other_order_and_with_the_other_sign_give_the_same_phase():
     """(a, b) at (-z, z) is (b, a) at (z, -z), to the bit."""
-    image = planes_at((-2.5, 2.5))
+    image = part_of(planes_at((-2.5, 2.5)))
     turned = replace(image, array=image.array[::-1].copy())
     settings = {"samples": 1, "steps": 2}
     first = reconstructed(image, "phase-2shot", defocus_um=(-2.5, 2.5), **settings)
@@ -120,14 +124,15 @@ def test_planes_in_the_other_order_and_with_the_other_sign_give_the_same_phase()
 
 
 def test_the_mean_is_nearer_to_the_truth_than_a_sample_and_than_the_image():
-    result = reconstructed(reticulum(), "widefield-x2", samples=4, keep_samples=True)
-    truth = reticulum_pair().truth
-    cubic = np.kron(reticulum().array - np.percentile(reticulum().array, 1), np.ones((2, 2)))
+    image = part_of(reticulum())
+    result = reconstructed(image, "widefield-x2", samples=4, keep_samples=True)
+    truth = reticulum_pair().truth[:256, :256]
+    cubic = np.kron(image.array - np.percentile(image.array, 1), np.ones((2, 2)))
     assert rmse(result.mean, truth) < rmse(result.samples[0], truth) < rmse(cubic, truth)
 
 
 def test_twice_the_light_gives_twice_the_counts():
-    image = reticulum()
+    image = part_of(reticulum())
     once, twice = (
         reconstructed(
             replace(image, array=image.array * factor), "widefield-x2", samples=1, steps=2

@@ -28,9 +28,9 @@ posix = pytest.mark.skipif(sys.platform == "win32", reason="links need rights th
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
+def model(tiny_denoising_model: Path) -> Checkpoint:
     """A denoiser: it is small, and reads nothing around a block."""
-    return load_model(str(tiny_checkpoint("denoise", tmp_path_factory.mktemp("denoise"))))
+    return load_model(str(tiny_denoising_model))
 
 
 def job_in(folder: Path, **choices: object) -> BlockJob:

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
-from conftest import tiny_checkpoint
-from small_images import phase_request, planes, spots, widefield_request
+from conftest import few_steps, tiny_checkpoint
+from small_images import spots, widefield_request
 from yaozarrs import validate_zarr_store
 from zarr_results import WHOLE_HALO, image_in, ngff_image, stored
 
@@ -25,10 +25,12 @@ from napari_cvdm.out_of_core.job import BlockJob
 from napari_cvdm.out_of_core.run import reconstruct_by_blocks
 from napari_cvdm.reconstruction.reconstruct import reconstruct
 
+pytestmark = pytest.mark.usefixtures("few_solver_steps")
 
-@pytest.mark.parametrize("block", [64, 128, 512])
+
+@pytest.mark.parametrize("block", [64, 512])
 def test_blocks_give_the_pixels_of_the_whole_image(tiny_widefield_model, tmp_path, block):
-    image, model = spots((150, 213)), load_model(str(tiny_widefield_model))
+    image, model = spots((100, 150)), load_model(str(tiny_widefield_model))
     whole = drained(reconstruct(widefield_request(image), model))
     out = tmp_path / "out.ome.zarr"
     drained(
@@ -51,32 +53,31 @@ def test_blocks_give_the_pixels_of_the_whole_image(tiny_widefield_model, tmp_pat
     validate_zarr_store(str(out))
 
 
-@pytest.mark.parametrize("task_name", ["denoise", "widefield-x2", "phase-2shot"])
+@pytest.mark.parametrize("task_name", ["denoise", "widefield-x2"])
 def test_a_border_of_zeros_is_not_measured_in_either_path(task_name, tmp_path):
-    """As after registration: the whole image, and blocks of zeros and of NaN, give one result."""
-    image = planes((150, 213)) if task_name == "phase-2shot" else spots((150, 213))
-    counts = image.array.round().astype(np.uint16)
-    counts[..., -7:] = 0
-    counts[..., :30, :] = 0
-    if task_name == "phase-2shot":
-        counts[1, 140:], counts[1, :, :20] = 0, 0  # each plane was moved elsewhere
+    """As after registration: the whole image, and blocks of zeros and of NaN, give one result.
+
+    `tests/tasks/test_phase_blocks.py` has the same of a phase.
+    """
+    image = spots((72, 100))
+    counts = image.array.copy()
+    counts[:, -7:] = 0
+    counts[:10] = 0
     model = load_model(str(tiny_checkpoint(task_name, tmp_path / "model")))
-    request_of = phase_request if task_name == "phase-2shot" else widefield_request
-    request = request_of(replace(image, array=counts), samples=2, steps=2)
+    request = widefield_request(replace(image, array=counts), steps=2)
     whole, found = drained(reconstruct(request, model)), []
-    empty = np.where(np.stack([measured_pixels(one) for one in counts.reshape(-1, 150, 213)]), 0, 1)
-    unmeasured = np.where(empty.reshape(counts.shape) == 1, np.nan, counts.astype(np.float32))
+    unmeasured = np.where(measured_pixels(counts), counts.astype(np.float32), np.nan)
     for name, array in (("zeros", counts), ("nan", unmeasured)):
         one = replace(request, image=replace(image, array=array))
-        job = BlockJob(request=one, out=str(tmp_path / f"{name}.ome.zarr"), block=64, halo=128)
+        job = BlockJob(request=one, out=str(tmp_path / f"{name}.ome.zarr"), block=64, halo=64)
         found.append(Path(drained(reconstruct_by_blocks(job, model)).path))
     zeros, nan = ({name: image_in(one, name) for name in ("mean", "std", "valid")} for one in found)
     for name in zeros:
         np.testing.assert_allclose(zeros[name], nan[name], atol=1e-3 * np.ptp(nan[name]))
-    assert (zeros["valid"] > 0).mean() == pytest.approx(whole.valid.mean(), abs=0.02)
     np.testing.assert_array_equal(zeros["valid"] > 0, whole.valid)
-    both = whole.valid
-    assert np.abs(zeros["mean"] - whole.mean)[both].max() <= 0.03 * np.ptp(whole.mean[both])
+    error = np.abs(zeros["mean"] - whole.mean)[whole.valid]
+    print("ERR", task_name, error.max() / np.ptp(whole.mean[whole.valid]))
+    assert error.max() <= 0.03 * np.ptp(whole.mean[whole.valid])
 
 
 @pytest.fixture(scope="module")
@@ -85,13 +86,14 @@ def from_memory(
 ) -> dict[str, bytes]:
     """All files of a result whose image was in memory."""
     out = tmp_path_factory.mktemp("memory") / "out.ome.zarr"
-    request = widefield_request(spots((150, 213)), model=str(tiny_widefield_model), steps=2)
-    drained(
-        reconstruct_by_blocks(
-            BlockJob(request=request, out=str(out), block=128),
-            load_model(str(tiny_widefield_model)),
+    request = widefield_request(spots((80, 100)), model=str(tiny_widefield_model), steps=2)
+    with few_steps():
+        drained(
+            reconstruct_by_blocks(
+                BlockJob(request=request, out=str(out), block=64),
+                load_model(str(tiny_widefield_model)),
+            )
         )
-    )
     return stored(out)
 
 
@@ -99,7 +101,7 @@ def from_memory(
 def test_every_way_in_gives_the_same_pixels(
     tiny_widefield_model, tmp_path, kind, from_memory, capsys
 ):
-    image = spots((150, 213))
+    image = spots((80, 100))
     if kind.startswith("0"):
         path = ngff_image(tmp_path / "in.ome.zarr", image, kind)
     elif kind == "npy":
@@ -118,7 +120,7 @@ def test_every_way_in_gives_the_same_pixels(
         "--out",
         str(out),
         "--block",
-        "128",
+        "64",
         "--samples",
         "2",
         "--steps",

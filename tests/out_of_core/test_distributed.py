@@ -24,7 +24,6 @@ pytest.importorskip(
 )
 
 from clusters import cluster_in_process
-from conftest import tiny_checkpoint
 from small_images import spots
 from yaozarrs import validate_zarr_store
 from zarr_results import ngff_image, stored
@@ -68,10 +67,10 @@ def files(tmp_path: Path, tiny_widefield_model: Path) -> dict[str, Any]:
 
 
 @pytest.fixture
-def six_blocks(files: dict[str, Any], tmp_path: Path) -> dict[str, Any]:
-    """A job of six blocks."""
+def six_blocks(files: dict[str, Any], tmp_path: Path, tiny_denoising_model: Path) -> dict[str, Any]:
+    """A job of six blocks of little work: denoising needs no deconvolution."""
     np.save(tmp_path / "in.npy", spots((70, 130)).array)
-    return files
+    return dict(files, model=str(tiny_denoising_model))
 
 
 def test_two_processes_give_the_bytes_of_one(six_blocks: dict[str, Any], tmp_path: Path) -> None:
@@ -213,12 +212,10 @@ def test_without_scheduler_a_job_stops_in_words_and_can_go_on(
 
 
 def test_a_block_that_cannot_be_read_is_named_and_the_others_are_done(
-    files: dict[str, Any], tmp_path: Path
+    files: dict[str, Any], tmp_path: Path, tiny_denoising_model: Path
 ) -> None:
     store = ngff_image(tmp_path / "in.ome.zarr", spots((150, 213)), "0.5")
-    denoising = str(
-        tiny_checkpoint("denoise", tmp_path / "denoise")
-    )  # reads nothing around a block
+    denoising = str(tiny_denoising_model)  # reads nothing around a block
     files = dict(files, images=(str(store),), halo=0, model=denoising)
     job, model = open_job(**files)
     with cluster_in_process() as cluster:
@@ -245,7 +242,8 @@ def test_a_block_that_cannot_be_read_is_named_and_the_others_are_done(
     validate_zarr_store(files["out"])
 
 
-def test_a_worker_checks_version_plan_and_model(files: dict[str, Any]) -> None:
+def test_a_worker_checks_version_plan_and_model(six_blocks: dict[str, Any]) -> None:
+    files = six_blocks
     job, model = open_job(**files)
     steps = reconstruct_by_blocks(job, model)
     stopped_at(steps, 1)

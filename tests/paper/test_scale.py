@@ -17,6 +17,8 @@ from paper import same_pixels
 from paper.measure import tiny_model
 from paper.scale import main, small_tables
 
+pytestmark = pytest.mark.usefixtures("few_solver_steps")
+
 
 def test_every_table_has_finite_rows() -> None:
     rows = small_tables()

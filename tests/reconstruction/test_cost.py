@@ -17,6 +17,8 @@ from napari_cvdm.models.tiled import network_on
 from napari_cvdm.reconstruction import cost as module
 from napari_cvdm.reconstruction.sampling import SAMPLES_TOGETHER
 
+pytestmark = pytest.mark.usefixtures("few_solver_steps", "remembered_inversions")
+
 
 def estimate(request, model):
     """What the measurement returns."""

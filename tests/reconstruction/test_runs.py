@@ -18,7 +18,7 @@ from napari_cvdm.models.registry import load_model
 from napari_cvdm.reconstruction.command import command_of
 from napari_cvdm.reconstruction.reconstruct import reconstruct
 
-pytestmark = pytest.mark.usefixtures("remembered_inversions")
+pytestmark = pytest.mark.usefixtures("few_solver_steps", "remembered_inversions")
 
 
 def run(request, model, earlier=None):

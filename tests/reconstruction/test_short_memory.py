@@ -27,6 +27,9 @@ from napari_cvdm.models.registry import load_model
 from napari_cvdm.core.request import ImageStack, ReconstructionRequest
 from napari_cvdm.reconstruction.reconstruct import reconstruct
 from napari_cvdm.core.result import finished as drained
+from napari_cvdm.tasks import deconvolved
+
+deconvolved.ITERATIONS = (1, 2, 4)  # what takes memory is the network
 
 def finished(size, tile):
     image = ImageStack(array=np.random.default_rng(0).poisson(100, \
@@ -35,7 +38,7 @@ def finished(size, tile):
 steps=1, device="cpu", tile=tile), load_model(sys.argv[1])))
 
 torch.set_num_threads(1)
-free = finished(512, 32)  # loads every library, and shows how much the whole canvas needs
+free = finished(512, 64)  # loads every library, and shows how much the whole canvas needs
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + int(sys.argv[2]) * 2**20,) * 2)
 result = finished(512, 4096)
@@ -71,10 +74,11 @@ def alive() -> int:
     return sum(held.values())
 
 
+@pytest.mark.usefixtures("few_solver_steps")
 def test_a_planted_shortage_of_the_device_halves_the_tile_of_a_block(
     tiny_widefield_model, tmp_path, monkeypatch
 ):
-    model, request = load_model(str(tiny_widefield_model)), widefield_request(spots((150, 213)))
+    model, request = load_model(str(tiny_widefield_model)), widefield_request(spots((100, 150)))
     really, out = tiled.map_tiles, str(tmp_path / "out.ome.zarr")
 
     def small_device(function, images, plan, *, factor_out):
@@ -88,18 +92,19 @@ def test_a_planted_shortage_of_the_device_halves_the_tile_of_a_block(
     )
     monkeypatch.setattr(tiled, "map_tiles", really)
     whole = drained(reconstruct(request, model))
-    assert any("tiles of 75 px were used in place of 512" in warning for warning in made.warnings)
+    assert any("tiles of 50 px were used in place of 512" in warning for warning in made.warnings)
     assert np.abs(image_in(Path(out), "mean") - whole.mean).max() <= 1e-5 * np.ptp(whole.mean)
 
 
+@pytest.mark.usefixtures("few_solver_steps")
 def test_nothing_is_kept_after_a_run_nor_after_an_error(
     tiny_widefield_model, tmp_path, monkeypatch
 ):
-    model, request = load_model(str(tiny_widefield_model)), widefield_request(spots((150, 213)))
+    model, request = load_model(str(tiny_widefield_model)), widefield_request(spots((100, 150)))
     before = alive()
     drained(
         reconstruct_by_blocks(
-            BlockJob(request=request, out=str(tmp_path / "out.ome.zarr"), block=128), model
+            BlockJob(request=request, out=str(tmp_path / "out.ome.zarr"), block=64, halo=64), model
         )
     )
     assert alive() == before
@@ -111,7 +116,7 @@ def test_nothing_is_kept_after_a_run_nor_after_an_error(
     with pytest.raises(torch.OutOfMemoryError):
         drained(
             reconstruct_by_blocks(
-                BlockJob(request=request, out=str(tmp_path / "other.ome.zarr"), block=128),
+                BlockJob(request=request, out=str(tmp_path / "other.ome.zarr"), block=64, halo=64),
                 model,
             )
         )

@@ -20,11 +20,12 @@ from napari_cvdm.tasks.phase_blocks import blank_levels
 from napari_cvdm.tasks.phase_input import CHANNELS, SURROUNDINGS_PX
 from napari_cvdm.tasks.phase_inversion import LEAST_BACKGROUND, NOISE_ORIGIN, find_background
 
+pytestmark = pytest.mark.usefixtures("remembered_inversions")
 MICROSCOPE = Microscope(pixel_um=0.2, wavelength_um=0.55, medium_index=1.33)
 DEFOCUS = (-1.0, 1.0)
 
 
-def bump(strength, shape=(96, 80)):
+def bump(strength, shape=(80, 72)):
     """A smooth phase object with no mean."""
     y, x = np.mgrid[-1 : 1 : shape[0] * 1j, -1 : 1 : shape[1] * 1j]
     phase = strength * np.exp(-8 * (y**2 + x**2))
@@ -74,7 +75,7 @@ def test_a_lamp_that_flickers_between_the_planes_does_not_matter():
 def test_a_field_diaphragm_in_view_does_not_bend_the_phase():
     """Dark pixels do not count, and means, not the median, tie the planes."""
     phase = np.pad(bump(1.0), 12)
-    absorbed = np.pad(np.zeros((96, 80)), 12, constant_values=12.0)
+    absorbed = np.pad(np.zeros((80, 72)), 12, constant_values=12.0)
     pair = defocus_pair_of(phase, absorbed, MICROSCOPE, DEFOCUS).astype(np.float64)
     pair = np.random.default_rng(0).poisson(pair * 1e5) / 1e5
     pair[1] *= 1.03
@@ -87,7 +88,7 @@ def test_a_field_diaphragm_in_view_does_not_bend_the_phase():
 def test_more_light_means_less_expected_noise():
     levels = []
     for photons in (3000, 30_000, 300_000):
-        cut = take_planes(OPTICS["symmetric"], shape=(96, 80), photons=photons)
+        cut = take_planes(OPTICS["symmetric"], shape=(64, 56), photons=photons)
         levels.append(
             prepare_frame(cut.counts, cut.request(), PhaseTwoShot()).estimated["noise_rad"]
         )
@@ -119,7 +120,7 @@ def test_every_channel_has_a_name_and_is_finite():
 
 
 @pytest.mark.parametrize(
-    "background", [np.zeros((96, 80)), np.full((96, 80), np.nan), np.ones((5, 5))]
+    "background", [np.zeros((80, 72)), np.full((80, 72), np.nan), np.ones((5, 5))]
 )
 def test_an_impossible_background_is_refused(background):
     with pytest.raises(RequestError, match="background"):

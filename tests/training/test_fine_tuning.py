@@ -2,11 +2,13 @@
 
 import csv
 from dataclasses import replace
+from functools import partial
 from math import pi, sqrt
 from pathlib import Path
 
 import pytest
 import torch
+from conftest import few_steps
 
 from napari_cvdm.core.request import RequestError, TrainRequest
 from napari_cvdm.core.result import Stop
@@ -50,25 +52,32 @@ fields_per_step = 0.25
 log_every = 2
 save_every = 4
 """
+pytestmark = pytest.mark.usefixtures("few_solver_steps")
+
+
+def request_in(folder, model, part="all", rate=1e-3, validation=""):
+    """A fine-tuning of a model, in a folder."""
+    path = folder / "recipe.toml"
+    path.write_text(
+        FINE_TUNING.format(
+            model=Path(model).as_posix(), part=part, rate=rate, validation=validation
+        )
+    )
+    return TrainRequest(recipe=str(path), out=str(folder / "out"), device="cpu")
 
 
 @pytest.fixture
 def request_for(tmp_path, tiny_widefield_model):
     """A fine-tuning of the tiny model."""
+    return partial(request_in, tmp_path, tiny_widefield_model)
 
-    def made(part="all", rate=1e-3, validation=""):
-        path = tmp_path / "recipe.toml"
-        path.write_text(
-            FINE_TUNING.format(
-                model=Path(tiny_widefield_model).as_posix(),
-                part=part,
-                rate=rate,
-                validation=validation,
-            )
-        )
-        return TrainRequest(recipe=str(path), out=str(tmp_path / "out"), device="cpu")
 
-    return made
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, tiny_widefield_model):
+    """A fine-tuning that nobody disturbed: its request, and what came of it."""
+    request = request_in(tmp_path_factory.mktemp("whole"), tiny_widefield_model)
+    with few_steps():
+        return request, drained(train(request))
 
 
 @pytest.mark.parametrize(
@@ -96,8 +105,8 @@ def test_only_the_named_part_moves(request_for, tiny_widefield_model, part, move
     assert {names.get(name, name) for name in changed} == moved
 
 
-def test_both_models_are_scored_on_the_same_fields(request_for):
-    trained = drained(train(request_for()))
+def test_both_models_are_scored_on_the_same_fields(whole):
+    _, trained = whole
     assert trained.start is not None and trained.score is not None
     assert (
         trained.start.baseline_rmse == trained.score.baseline_rmse
@@ -133,28 +142,25 @@ def test_a_stage_ends_when_asked_and_the_next_one_begins(request_for):
 
 
 @pytest.mark.parametrize("stop_after", [3, 5, 8, 11])
-def test_a_resumed_fine_tuning_is_the_uninterrupted_one(request_for, tmp_path, stop_after):
-    whole = request_for()
-    trained = drained(train(whole))
-    cut = replace(whole, out=str(tmp_path / "cut"))
+def test_a_resumed_fine_tuning_is_the_uninterrupted_one(whole, tmp_path, stop_after):
+    request, trained = whole
+    cut = replace(request, out=str(tmp_path))
     steps = train(cut)
     for _ in range(stop_after):
         next(steps)
     steps.close()
     resumed = drained(train(replace(cut, resume=True)))
     assert (resumed.score, resumed.start) == (trained.score, trained.start)
-    assert (tmp_path / "cut" / "log.csv").read_bytes() == (
-        tmp_path / "out" / "log.csv"
-    ).read_bytes()
+    logs = (Path(out, "log.csv").read_bytes() for out in (cut.out, request.out))
+    assert next(logs) == next(logs)
     first, second = (
-        load_checkpoint(folder).network.state_dict() for folder in (whole.out, cut.out)
+        load_checkpoint(folder).network.state_dict() for folder in (request.out, cut.out)
     )
     assert all(torch.equal(tensor, second[name]) for name, tensor in first.items())
 
 
-def test_looks_are_written_to_the_log(request_for):
-    request = request_for()
-    drained(train(request))
+def test_looks_are_written_to_the_log(whole):
+    request, _ = whole
     rows = list(csv.DictReader((Path(request.out) / "log.csv").read_text().splitlines()))
     assert [row["step"] for row in rows if row["held_out_crps"]] == ["4", "8", "4", "8"]
 

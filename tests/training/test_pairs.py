@@ -49,6 +49,7 @@ STRONG = PhaseRanges(
 )
 OPEN, STACK_SEED = replace(STRONG, condenser_na=(0.3, 0.3), field_px=(64, 64)), 30
 FAINT_SHIFT = (0.6, -0.4)
+pytestmark = pytest.mark.usefixtures("few_solver_steps", "remembered_inversions")
 
 
 def structured(seed):

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from short_trainings import write_short_recipe
 
 from napari_cvdm.core.request import ImageStack, ReconstructionRequest, RequestError, TrainRequest
 from napari_cvdm.models.checkpoint import load_checkpoint
@@ -77,25 +78,36 @@ def test_the_averaged_weights_are_the_ones_that_are_kept(smoke_run):
     assert (kept[name] - averaged).abs().sum() < (kept[name] - last).abs().sum()
 
 
+@pytest.fixture(scope="module")
+def short_run(tmp_path_factory):
+    """A short recipe, and the folder of its uninterrupted training."""
+    folder = tmp_path_factory.mktemp("short")
+    recipe = write_short_recipe(folder / "short.toml", 8, log_every=3, save_every=4)
+    out = folder / "whole"
+    list(train(TrainRequest(recipe=str(recipe), out=str(out), device="cpu")))
+    return recipe, out
+
+
 @pytest.mark.parametrize(
-    ("stop_after", "stage"), [(57, "mean"), (81, "diffusion"), (133, "diffusion")]
+    ("stop_after", "stage"), [(5, "mean"), (9, "diffusion"), (14, "diffusion")]
 )
-def test_a_resumed_run_ends_with_the_same_weights(smoke_run, tmp_path, stop_after, stage):
+def test_a_resumed_run_ends_with_the_same_weights(short_run, tmp_path, stop_after, stage):
     """A run stopped after any step, then resumed, gives the same weights and log.
 
     It may stop between two lines of the log.
     """
-    request = TrainRequest(recipe=str(RECIPES / "smoke.toml"), out=str(tmp_path), device="cpu")
+    recipe, uninterrupted = short_run
+    request = TrainRequest(recipe=str(recipe), out=str(tmp_path), device="cpu")
     steps = train(request)
     for _ in range(stop_after):
         next(steps)
     steps.close()
     state = load_state(tmp_path, read_recipe(request.recipe).fingerprint)
-    assert (state.stage, state.step) == (stage, stop_after if stage == "mean" else stop_after - 80)
+    assert (state.stage, state.step) == (stage, stop_after if stage == "mean" else stop_after - 8)
     list(train(replace(request, resume=True)))
-    assert (tmp_path / "log.csv").read_bytes() == (smoke_run[0] / "log.csv").read_bytes()
+    assert (tmp_path / "log.csv").read_bytes() == (uninterrupted / "log.csv").read_bytes()
     whole, resumed = (
-        load_checkpoint(folder).network.state_dict() for folder in (smoke_run[0], tmp_path)
+        load_checkpoint(folder).network.state_dict() for folder in (uninterrupted, tmp_path)
     )
     for name, tensor in whole.items():
         assert torch.equal(tensor, resumed[name]), name
@@ -163,11 +175,12 @@ def test_a_patch_must_fit_the_network_and_the_field(tmp_path, side):
         read_recipe(path)
 
 
+@pytest.mark.usefixtures("few_solver_steps")
 @pytest.mark.parametrize("ranges", [SMALL_FIELD, WidefieldRanges(field_px=48)])
 def test_data_are_a_pure_function_of_seed_and_step(ranges):
-    late = FieldPool(SimulatedFields(ranges=ranges, seed=7), 4, 0.5, 7).batch(9, 3, 32)
-    walked = FieldPool(SimulatedFields(ranges=ranges, seed=7), 4, 0.5, 7)
-    for step in range(10):
+    late = FieldPool(SimulatedFields(ranges=ranges, seed=7), 3, 0.5, 7).batch(5, 3, 32)
+    walked = FieldPool(SimulatedFields(ranges=ranges, seed=7), 3, 0.5, 7)
+    for step in range(6):
         batch = walked.batch(step, 3, 32)
     for name in ("channels", "initial_estimate", "truth", "weight"):
         assert torch.equal(getattr(batch, name), getattr(late, name)), name
@@ -292,6 +305,7 @@ def test_a_wrong_recipe_is_refused_with_words(tmp_path, text, words):
         read_recipe(path)
 
 
+@pytest.mark.usefixtures("few_solver_steps")
 def test_the_published_choices_train_and_sample(tmp_path):
     """The paper's preset in small.
 
@@ -305,7 +319,7 @@ def test_the_published_choices_train_and_sample(tmp_path):
         .replace("16000", "6")
     )
     text = text.replace("[144, 256]", "[64, 64]").replace(
-        "patch_px = 144", "patch_px = 32\npool_fields = 4\nlog_every = 3"
+        "patch_px = 144", "patch_px = 32\npool_fields = 2\nfields_per_step = 0.1\nlog_every = 3"
     )
     (tmp_path / "paper.toml").write_text(text)
     lines = list(
@@ -356,6 +370,7 @@ def smoke_with(tmp_path, *, steps=4, **changes):
     return TrainRequest(recipe=str(path), out=str(tmp_path / "out"), device="cpu")
 
 
+@pytest.mark.usefixtures("few_solver_steps")
 def test_mixed_precision_trains_every_part(tmp_path):
     """With bf16 every parameter stays finite and moves.
 
@@ -368,6 +383,7 @@ def test_mixed_precision_trains_every_part(tmp_path):
     assert weights["rate_network.layers.6.weight"].abs().max() > 0
 
 
+@pytest.mark.usefixtures("few_solver_steps")
 def test_a_loss_that_is_no_number_stops_with_words(tmp_path):
     with pytest.raises(TrainingDiverged, match="smaller learning_rate"):
         list(

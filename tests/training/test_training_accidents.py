@@ -11,6 +11,7 @@ import pytest
 import torch
 from conftest import tiny_checkpoint
 from power_cuts import UnsafeDisk
+from short_trainings import write_short_recipe
 
 from napari_cvdm.cli import calibrate, main
 from napari_cvdm.core.request import TrainRequest
@@ -32,12 +33,7 @@ posix = pytest.mark.skipif(sys.platform == "win32", reason="links need rights th
 @pytest.fixture(scope="module")
 def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A few steps, saved and logged often."""
-    path, text = tmp_path_factory.mktemp("recipe") / "recipe.toml", SMOKE.read_text()
-    for name, value in (("save_every = 40", "save_every = 2"), ("log_every = 20", "log_every = 1")):
-        assert name in text
-        text = text.replace(name, value)
-    path.write_text(text.replace("steps = 80", "steps = 6"))
-    return path
+    return write_short_recipe(tmp_path_factory.mktemp("recipe") / "recipe.toml", 6)
 
 
 def trained(recipe: Path, out: Path, resume: bool = False) -> Path:
@@ -111,20 +107,30 @@ def test_a_training_that_ended_before_its_first_state_begins_again(
     assert same(tmp_path, whole)
 
 
+@pytest.fixture(scope="module")
+def begun(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A recipe of few steps, and the folder of its training, which stopped after two of them."""
+    folder = tmp_path_factory.mktemp("begun")
+    recipe = write_short_recipe(folder / "recipe.toml", 3)
+    steps = train(TrainRequest(recipe=str(recipe), out=str(folder / "out"), device="cpu"))
+    for _ in range(2):
+        next(steps)
+    steps.close()
+    return recipe, folder / "out"
+
+
 @posix
 @pytest.mark.parametrize("dangling", [False, True])
 @pytest.mark.parametrize(
     "name", [CARD, WEIGHTS, STATE, "log.csv", SO_FAR, f"{SO_FAR}/{CARD}", f"{SO_FAR}/{WEIGHTS}"]
 )
 def test_a_link_in_the_folder_of_a_training_is_not_followed(
-    name: str, dangling: bool, recipe: Path, tmp_path: Path
+    name: str, dangling: bool, begun: tuple[Path, Path], tmp_path: Path
 ) -> None:
     """It is replaced or refused, and what it points to stays as it was."""
     out, outside = tmp_path / "out", tmp_path / "outside"
-    steps = train(TrainRequest(recipe=str(recipe), out=str(out), device="cpu"))
-    for _ in range(3):
-        next(steps)
-    steps.close()
+    recipe, stopped = begun
+    shutil.copytree(stopped, out)
     spot = out / name
     if name == STATE:
         shutil.copy(spot, outside)
@@ -200,7 +206,7 @@ def model(tmp_path: Path) -> Iterator[Path]:
     yield tiny_checkpoint("denoise", tmp_path / "model")
 
 
-FIT = ("--distribution", "--fields", "60", "--held-out", "300", "--field-px", "32", "--in-place")
+FIT = ("--distribution", "--fields", "20", "--held-out", "5", "--field-px", "32", "--in-place")
 
 
 @posix

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from short_trainings import write_short_recipe
 
 from napari_cvdm.core.request import TrainRequest
 from napari_cvdm.models.checkpoint import CARD, CheckpointError, load_checkpoint
@@ -21,7 +22,6 @@ from napari_cvdm.training.loop import train
 from napari_cvdm.training.recipe import read_recipe
 from napari_cvdm.training.state import STATE, load_state
 
-SMOKE = Path(__file__).parents[2] / "recipes" / "smoke.toml"
 INTERVAL = 5
 TRAIN = [sys.executable, "-m", "napari_cvdm.cli", "train"]
 
@@ -32,13 +32,9 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def recipe(tmp_path_factory) -> Path:
-    """The smoke recipe, with a state saved every few steps."""
+    """A short recipe, with a state saved every few steps."""
     path = tmp_path_factory.mktemp("recipe") / "recipe.toml"
-    text = SMOKE.read_text().replace("steps = 80", "steps = 40")
-    for name, often in (("save_every", 40), ("log_every", 20)):
-        text = text.replace(f"{name} = {often}", f"{name} = {INTERVAL}")
-    path.write_text(text)
-    return path
+    return write_short_recipe(path, 40, save_every=INTERVAL, log_every=INTERVAL)
 
 
 @pytest.fixture(scope="module")

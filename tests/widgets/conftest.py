@@ -23,7 +23,7 @@ from napari_cvdm.widgets.live.live_widget import LiveWidget
 
 
 @pytest.fixture(autouse=True)
-def few_inversions(remembered_inversions):
+def few_inversions(few_solver_steps, remembered_inversions):
     """Docks do not invert: they show what is made of it."""
 
 

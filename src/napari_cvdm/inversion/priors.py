@@ -217,7 +217,10 @@ class PowerLaws:
         phase = maps[..., 1, model.frame[0], model.frame[1]]
         most_smooth = (SMOOTH_SHARE * phase.var(dim=(-2, -1))).clamp(min=SMOOTH_PHASE)
         # Only these frequencies determine the amplitudes.
-        power, normal = power[..., shapes.inside], tuple(part[..., shapes.inside] for part in normal)
+        power, normal = (
+            power[..., shapes.inside],
+            tuple(part[..., shapes.inside] for part in normal),
+        )
         seen = shapes.determining()
         for _ in range(EM_ROUNDS):
             laws = laws._refined_once(power, seen, normal, most_smooth)

@@ -61,12 +61,13 @@ def torchrun(processes: int, *command: str) -> subprocess.CompletedProcess[str]:
         str(processes),
         *command,
     ]
+    found = [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]  # of this file
     return subprocess.run(
         words,
         capture_output=True,
         text=True,
         check=False,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(found)},
     )
 
 

@@ -39,11 +39,11 @@ def large(viewer, tmp_path):
 
 
 @pytest.fixture
-def dock(open_dock, tiny_denoising_model):
+def dock(open_dock, tiny_widefield_model):
     """A dock that works in blocks of 64 px."""
 
     def opened(where, samples=1):
-        dock = open_dock(tiny_denoising_model)
+        dock = open_dock(tiny_widefield_model)
         dock.form.counts["samples"].setValue(samples)
         dock.form.counts["steps"].setValue(1)
         dock.blocks.where.setCurrentText(where)
@@ -100,7 +100,7 @@ def test_a_scheduler_makes_the_bytes_of_the_command_line_and_they_are_shown_wher
     dock = dock(SCHEDULER)
     on_scheduler(dock)
     (out,) = tmp_path.glob("*.ome.zarr")
-    assert out.name == "slide-tiny-denoise.ome.zarr"
+    assert out.name == "slide-tiny-widefield-x2.ome.zarr"
     assert stored(out) == of_command_line(dock, large, tmp_path / "other.ome.zarr")
     shown = viewer.layers[f"reconstruction of slide ({out.name}) [counts]"]
     assert not isinstance(shown.data, np.ndarray)
@@ -115,7 +115,7 @@ def test_a_scheduler_makes_the_bytes_of_the_command_line_and_they_are_shown_wher
 def test_a_job_that_is_cancelled_is_kept_and_goes_on(viewer, large, dock, ended, qtbot, tmp_path):
     dock, marks = (
         dock(IN_BLOCKS, samples=20),
-        tmp_path / "slide-tiny-denoise.part.ome.zarr" / ".napari-cvdm" / "done",
+        tmp_path / "slide-tiny-widefield-x2.part.ome.zarr" / ".napari-cvdm" / "done",
     )
     dock.panel.run.click()
     qtbot.waitUntil(lambda: len(list(marks.glob("*.json"))) >= 1)
@@ -126,7 +126,7 @@ def test_a_job_that_is_cancelled_is_kept_and_goes_on(viewer, large, dock, ended,
     assert 1 <= written < 6
     dock.panel.run.click()
     assert f"(6 blocks, {written} of them by an earlier run)" in ended(dock)
-    assert stored(tmp_path / "slide-tiny-denoise.ome.zarr") == of_command_line(
+    assert stored(tmp_path / "slide-tiny-widefield-x2.ome.zarr") == of_command_line(
         dock, large, tmp_path / "other.ome.zarr"
     )
 
@@ -139,7 +139,7 @@ def test_several_processes_are_ended_when_the_job_is_cancelled(large, dock, ende
     dock.panel.cancel.click()
     assert "are kept" in ended(dock)
     assert not set(multiprocessing.active_children()) - before
-    assert (tmp_path / "slide-tiny-denoise.part.ome.zarr").is_dir()
+    assert (tmp_path / "slide-tiny-widefield-x2.part.ome.zarr").is_dir()
 
 
 def test_where_nobody_listens_is_said_before_anything_is_written(
@@ -252,4 +252,4 @@ def test_a_background_layer_travels_to_workers_by_its_file(
         background=str(dark),
     )
     drained(reconstruct_by_blocks(*open_job(**files)))
-    assert stored(tmp_path / "slide-tiny-denoise.ome.zarr") == stored(other)
+    assert stored(tmp_path / "slide-tiny-widefield-x2.ome.zarr") == stored(other)

@@ -217,13 +217,10 @@ class PowerLaws:
         phase = maps[..., 1, model.frame[0], model.frame[1]]
         most_smooth = (SMOOTH_SHARE * phase.var(dim=(-2, -1))).clamp(min=SMOOTH_PHASE)
         # Only these frequencies determine the amplitudes.
-        power, normal = (
-            power[..., shapes.inside],
-            tuple(part[..., shapes.inside] for part in normal),
-        )
-        seen = shapes.determining()
+        power, seen = power[..., shapes.inside], shapes.determining()
+        normal_seen = tuple(part[..., shapes.inside] for part in normal)
         for _ in range(EM_ROUNDS):
-            laws = laws._refined_once(power, seen, normal, most_smooth)
+            laws = laws._refined_once(power, seen, normal_seen, most_smooth)
         squares = (weight * residual * residual).sum(dim=(-3, -2, -1))
         fitted = self.fitted_numbers(model, weight / exaggerated[..., None, None, None])
         found = (squares + exaggerated * fitted) / (weight > 0).sum(dim=(-3, -2, -1)).clamp(min=1)

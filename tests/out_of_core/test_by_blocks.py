@@ -76,7 +76,6 @@ def test_a_border_of_zeros_is_not_measured_in_either_path(task_name, tmp_path):
         np.testing.assert_allclose(zeros[name], nan[name], atol=1e-3 * np.ptp(nan[name]))
     np.testing.assert_array_equal(zeros["valid"] > 0, whole.valid)
     error = np.abs(zeros["mean"] - whole.mean)[whole.valid]
-    print("ERR", task_name, error.max() / np.ptp(whole.mean[whole.valid]))
     assert error.max() <= 0.03 * np.ptp(whole.mean[whole.valid])
 
 

@@ -340,7 +340,8 @@ def maker_stated(kind: str, said: Mapping[str, Any], source: str) -> Stated:
     """
     size, unit, place, channels, waves_nm = _MAKER_TAGS[kind](said)
     where = f"the {MAKERS[kind]} header of {source}"
-    pixel_um, origins = square_pixel(*(length_um(stated_number(one), unit) for one in size), where)
+    x, y = (length_um(stated_number(one), unit) for one in size)
+    pixel_um, origins = square_pixel(x, y, where)
     low, high = _LIGHT_NM
     waves = sorted({float(wave) / NM_PER_UM for wave in waves_nm if low <= float(wave) <= high})
     if waves:
@@ -365,14 +366,14 @@ def _metamorph_parts(said: Mapping[str, Any]) -> _Parts:
     times = said.get("DatetimeCreated")
     if times is not None and metamorph_axis(said) == "T":
         place["frame_interval_s"] = _even_step([one.astype(int) / 1e9 for one in times])
-    waves = said.get("Wavelengths")
+    waves = said.get("Wavelengths", ())
     names = [f"{wave:g} nm" for wave in waves] if metamorph_axis(said) == "C" else []
     return (
         (side, said.get("YCalibration", side)),
         str(said.get("CalibrationUnits", "")),
         place,
         tuple(names),
-        () if waves is None else waves,
+        waves,
     )
 
 

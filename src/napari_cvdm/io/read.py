@@ -15,7 +15,6 @@ from napari_cvdm.io.limits import check_npy
 from napari_cvdm.io.tiff import read_tiff
 from napari_cvdm.io.vendor import read_mrc
 
-
 TIFF_SUFFIXES = (".tif", ".tiff", ".stk", ".lsm", ".btf", ".tf8")
 
 

@@ -455,7 +455,7 @@ def _image_of_maker(
 
 
 def _series_of(tiff: tifffile.TiffFile, number: int) -> tifffile.TiffPageSeries:
-    """A series; of a maker's file only the frames along its first axis that have all their pages."""
+    """A series; of a maker's file only the frames along its first axis that are whole."""
     one = tiff.series[number]
     shape, pages = one.shape, list(one.pages)
     within = prod(shape[1:]) // max(1, one.keyframe.size)

@@ -269,6 +269,8 @@ def _opened(path: Path, alone: bool) -> Iterator[tuple[tifffile.TiffFile, _Ome, 
         if tiff.is_ome or _OME_ROOT.search(description):
             check_ome(tiff, path.name)
             ome = _read_ome(description, path)
+            if ome.root is not None and not ome.warnings:
+                ome = replace(ome, warnings=_useless_counts(tiff, ome.root))
         unread = _unread_kind(tiff)
         if not ome.warnings and not ome.files and not unread:
             yield tiff, ome, opened_as
@@ -282,6 +284,22 @@ def _opened(path: Path, alone: bool) -> Iterator[tuple[tifffile.TiffFile, _Ome, 
     with tifffile.TiffFile(path, **opened_as) as tiff:
         _fill_byte_counts(tiff)
         yield tiff, ome, opened_as
+
+
+def _useless_counts(tiff: tifffile.TiffFile, root: Element) -> tuple[str, ...]:
+    """A sentence where sizes or orders in OME-XML are none, so that pages are counted without."""
+    try:
+        for pixels in root.iterfind("{*}Image/{*}Pixels"):
+            order = pixels.get("DimensionOrder", "XYCZT")
+            if order[:2] != "XY" or sorted(order) != sorted("XYCZT"):
+                raise ValueError(f"DimensionOrder {order:.20}")
+        check_chain(tiff, tiff.filename)
+        check_micromanager(tiff, tiff.filename)
+        return () if tiff.series else ("its OME-XML names no image.",)
+    except ImageFileError:
+        raise
+    except Exception as error:  # tifffile lets through whatever such values make happen
+        return (f"its OME-XML does not say how its pages are ordered ({one_line(error)}).",)
 
 
 def _kind_of_maker(tiff: tifffile.TiffFile) -> str:

@@ -100,3 +100,23 @@ def test_every_promise_of_security_names_a_test_that_exists() -> None:
     assert len(named) > 20
     unknown = {name for name in named - set(files) if f"def test_{name}(" not in written}
     assert unknown == set()
+
+
+def promises_about_writing():
+    """Files and parts of names of the tests in the last table of SECURITY.md."""
+    text = (ROOT / "SECURITY.md").read_text("utf-8").partition("### Writing")[2]
+    rows = [line.split("|")[3] for line in text.splitlines() if line.startswith("| ")][2:]
+    return [
+        (re.findall(r"`(\w+)`", files), [part.strip() for part in re.split("[,;]", parts)])
+        for files, _, parts in (row.partition(":") for row in rows)
+    ]
+
+
+@pytest.mark.parametrize(("files", "parts"), promises_about_writing())
+def test_every_promise_about_writing_has_its_tests(files, parts):
+    found = {name: [*(ROOT / "tests").rglob(f"{name}.py")] for name in files}
+    assert files and all(found.values())
+    source = "".join(path.read_text("utf-8") for paths in found.values() for path in paths)
+    names = re.findall(r"def test_(\w+)", source)
+    for part in parts:
+        assert any(re.sub(r"\W+", "_", part) in name for name in names), part

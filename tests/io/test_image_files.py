@@ -270,7 +270,7 @@ def test_a_cut_real_file_is_refused(tmp_path: Path, name: str, cut: float) -> No
     ("name", "content", "says"),
     [
         ("missing.tif", None, "no such file"),
-        ("a.jpg", b"x", "allowed are .tif, .tiff, .mrc, .dv, .r3d, .npy"),
+        ("a.jpg", b"x", "allowed are .tif, .tiff, .stk, .lsm"),
         ("noise.tif", b"not an image at all" * 99, "cannot be read as TIFF"),
         ("noise.npy", b"not an image at all" * 99, "cannot be read as NPY"),
         ("noise.mrc", b"not an image at all" * 99, "cannot be read as MRC"),

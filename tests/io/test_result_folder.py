@@ -15,7 +15,7 @@ from napari_cvdm.io.result_folder import (
     read_result_folder,
 )
 from napari_cvdm.models.schedule import gamma_and_beta
-from napari_cvdm.reconstruction.provenance import write_images, write_provenance
+from napari_cvdm.reconstruction.provenance import write_images, write_provenance, write_result
 
 CLOCK = ClockCurve(times=(0.5, 1.0), values=(0.4, 1.0), speeds=(1.25, 2.0))
 PLACE = {"y_um": 12.0, "x_um": -3.5, "z_step_um": 0.3}
@@ -84,6 +84,15 @@ def changed_record(folder: Path, **changes: Any) -> None:
     path.write_text(
         json.dumps({**json.loads(path.read_text(encoding="utf-8")), **changes}), encoding="utf-8"
     )
+
+
+@pytest.mark.parametrize("names", [(), ("DAPI", "GFP"), ("counts", "")])
+@pytest.mark.parametrize("axes", ["CYX", "TCYX", "YX"])
+def test_names_of_channels_come_back(tmp_path: Path, names: tuple[str, ...], axes: str) -> None:
+    shape = tuple({"T": 3, "C": 2, "Y": 6, "X": 8}[letter] for letter in axes)
+    result = reconstruction(shape, axes)
+    write_result(tmp_path, result, PLACE, {}, channels=names)
+    assert read_result_folder(tmp_path).channels == (names if "C" in axes else ())
 
 
 @pytest.mark.parametrize(("axes", "shape"), [("TYX", (3, 3, 4)), ("TPYX", (3, 2, 3, 4))])

@@ -384,3 +384,39 @@ def test_labels_of_imagej_name_the_channels_of_the_result(place: str, tmp_path: 
     assert image.channels == ("DAPI", "GFP") and image.axes == "ZCYX"
     said["Labels"] = [f"file {number}.tif" for number in range(6)]  # nothing common to a channel
     assert read_image(tif(tmp_path, stack, imagej=True, metadata=said)).channels == ()
+
+
+@pytest.mark.parametrize(
+    ("sound", "wrong"),
+    [('SizeT="2"', 'SizeT="two"'), ("XYZCT", "XYXCT"), ("XYZCT", "YXZCT"), ("XYZCT", "")],
+)
+@pytest.mark.parametrize("read", [read_image, open_image])
+def test_sizes_and_orders_that_are_none_cost_no_pixel(
+    read: Any, sound: str, wrong: str, tmp_path: Path
+) -> None:
+    frames = np.stack([COUNTS, COUNTS + 1])
+    path = tif(tmp_path, frames, description=ome().replace(sound, wrong), metadata=None)
+    image = read(path)
+    np.testing.assert_array_equal(np.asarray(image.array), frames)
+    assert image.pixel_um == 0.1 and "how its pages are ordered" in image.warnings[0]
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_colours_and_alpha_are_the_same_part_by_part(dtype: type, tmp_path: Path) -> None:
+    grey = (np.arange(600 * 20) % 250).reshape(600, 20).astype(dtype)
+    full, last = np.full_like(grey, 255), grey.copy()
+    last[-1, -1] += 1
+    for blue, channels in ((grey, 1), (last, 3)):
+        samples = np.stack([grey, grey, blue, full], axis=-1)
+        path = tif(tmp_path, samples, photometric="rgb", extrasamples=["unassalpha"])
+        whole, opened = read_image(path), open_image(path)
+        np.testing.assert_array_equal(np.asarray(opened.array), whole.array)
+        assert whole.warnings == opened.warnings and whole.array.size == channels * grey.size
+
+
+def test_a_plate_without_its_wells_is_named_as_one(tmp_path: Path) -> None:
+    root = zarr.open_group(str(tmp_path / "a.zarr"), mode="w", zarr_format=2)
+    for wells in ([], [{"path": "A/1"}]):
+        root.attrs["plate"] = {"wells": wells, "version": "0.4"}
+        with pytest.raises(ImageFileError, match=f"is a plate of {len(wells)} wells"):
+            open_image(tmp_path / "a.zarr")

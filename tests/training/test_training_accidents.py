@@ -22,7 +22,7 @@ from napari_cvdm.models.checkpoint import CARD, WEIGHTS, load_checkpoint, read_c
 from napari_cvdm.simulate.ranges import DenoisingRanges
 from napari_cvdm.training.loop import train
 from napari_cvdm.training.recipe import read_recipe, write_recipe
-from napari_cvdm.training.session import SO_FAR
+from napari_cvdm.training.session import SO_FAR, Session
 from napari_cvdm.training.sources import RECORD, solve_missing
 from napari_cvdm.training.state import STATE
 
@@ -252,3 +252,24 @@ def test_a_card_is_not_written_beside_weights_that_it_does_not_know(
     assert {name: (model / name).read_bytes() for name in (CARD, WEIGHTS)} == {
         name: (other / name).read_bytes() for name in (CARD, WEIGHTS)
     }
+
+
+def test_a_training_that_is_killed_while_its_model_is_written_goes_on(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where its stages are shorter than the steps between two states."""
+    rare = tmp_path / "recipe.toml"
+    rare.write_text(recipe.read_text().replace("save_every = 2", "save_every = 500"))
+    whole = trained(rare, tmp_path / "whole")
+
+    def killed(path: Path, *given: object) -> None:
+        (path / WEIGHTS).write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Session, "finish", lambda session: killed(tmp_path / "cut"))
+        with pytest.raises(KeyboardInterrupt):
+            trained(rare, tmp_path / "cut")
+    words = ["train", str(rare), "--out", str(tmp_path / "cut"), "--resume", "--device", "cpu"]
+    assert main(words) == 0
+    assert same(tmp_path / "cut", whole)

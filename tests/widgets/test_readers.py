@@ -18,15 +18,22 @@ from napari_cvdm.core.request import ImageStack
 from napari_cvdm.core.result import ClockCurve, Provenance, Reconstruction
 from napari_cvdm.io import ImageFileError
 from napari_cvdm.io.result_folder import read_result_folder
-from napari_cvdm.reconstruction.provenance import write_images, write_provenance
+from napari_cvdm.reconstruction.provenance import write_images, write_provenance, write_result
 from napari_cvdm.widgets.layers.contributions import (
     get_image_reader,
     get_result_reader,
     image_layer,
+    read_result_layers,
+    write_stored,
 )
-from napari_cvdm.widgets.layers.layer_data import known_optics, plugin_metadata, read_layer
+from napari_cvdm.widgets.layers.layer_data import (
+    METADATA_KEY,
+    known_optics,
+    plugin_metadata,
+    read_layer,
+)
 from napari_cvdm.widgets.layers.placement import Placement
-from napari_cvdm.widgets.layers.result_layers import to_layer_data
+from napari_cvdm.widgets.layers.result_layers import STORED, to_layer_data
 
 MANIFEST = Path(napari_cvdm.__file__).with_name("napari.yaml")
 
@@ -210,3 +217,16 @@ def test_a_result_of_planes_goes_with_the_layer_of_all(plugin, tmp_path, defocus
     for one, other in zip(opened, shown, strict=True):
         assert one.data.shape == other.data.shape
         np.testing.assert_allclose(one.extent.world, other.extent.world)
+
+
+def test_names_of_channels_outlive_saving_and_opening(tmp_path):
+    names = ("DAPI", "GFP")
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+    result = reconstruction(axes="CYX", shape=(2, 12, 16))
+    write_result(tmp_path / "one", result, {}, {}, channels=names)
+    layers = read_result_layers(str(tmp_path / "one"))
+    kept = [keywords["metadata"][METADATA_KEY] for _, keywords, _ in layers]
+    assert all(tuple(one["channels"]) == names for one in kept)
+    write_stored(tmp_path / "two", kept[-1][STORED])
+    assert read_result_folder(tmp_path / "two").channels == names

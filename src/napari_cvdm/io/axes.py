@@ -1,7 +1,7 @@
 """The pixels of an image: their axes put in order, checked, fingerprinted, planes combined."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations
 from typing import Any
@@ -274,11 +274,15 @@ def combine_planes(first: ImageStack, *others: ImageStack | None, count: int = 2
 
 def _same_pixels(array: np.ndarray, one: int, other: int) -> bool:
     """Whether two planes are the same. They are compared band by band until they differ."""
-    bands = (slice(top, top + BAND_ROWS) for top in range(0, array.shape[-2], BAND_ROWS))
     return all(
         np.array_equal(np.asarray(array[..., one, rows, :]), np.asarray(array[..., other, rows, :]))
-        for rows in bands
+        for rows in _bands(array)
     )
+
+
+def _bands(array: Any) -> Iterator[slice]:
+    """Rows to read at a time; who finds a difference reads no further."""
+    return (slice(top, top + BAND_ROWS) for top in range(0, array.shape[-2], BAND_ROWS))
 
 
 def _planes_of_one(stack: ImageStack, count: int) -> ImageStack:
@@ -391,8 +395,8 @@ def measured_values(
             kept = [number for number in range(pixels.shape[place]) if number not in alpha]
             pixels = pixels[(slice(None),) * place + (kept,)]
             noticed.append("its alpha channel says how opaque a pixel is; it was left out.")
-        if isinstance(pixels, np.ndarray) and _is_grey(np.moveaxis(pixels, place, 0), page):
-            pixels, axes = np.take(pixels, 0, axis=place), axes.replace("S", "")
+        if _is_grey(np.moveaxis(pixels, place, 0), page):
+            pixels, axes = pixels[(slice(None),) * place + (0,)], axes.replace("S", "")
             noticed.append("its three colours are equal; one of them was taken.")
     if not imagej and _PHOTOMETRIC_TAG not in page.keyframe.tags:
         noticed.append("it does not say whether zero is black or white; black was taken.")
@@ -401,15 +405,18 @@ def measured_values(
 
 
 def _is_flat(pixels: Any) -> bool:
-    return isinstance(pixels, np.ndarray) and pixels.min() == pixels.max()
+    first = np.asarray(pixels[(0,) * pixels.ndim])
+    return all((np.asarray(pixels[..., rows, :]) == first).all() for rows in _bands(pixels))
 
 
-def _is_grey(samples: np.ndarray, page: Any) -> bool:
+def _is_grey(samples: Any, page: Any) -> bool:
     return (
         page.photometric == PHOTOMETRIC.RGB
         and len(samples) == 3
-        and np.array_equal(samples[0], samples[1])
-        and np.array_equal(samples[0], samples[2])
+        and (
+            _same_pixels(np.moveaxis(samples, 0, -3), 0, 1)
+            and _same_pixels(np.moveaxis(samples, 0, -3), 0, 2)
+        )
     )
 
 

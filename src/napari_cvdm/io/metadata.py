@@ -4,12 +4,14 @@ A value is missing where a file does not really state it.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
 from html import unescape
+from itertools import pairwise
 from math import isfinite
+from statistics import median
 from typing import Any
 from xml.etree.ElementTree import Element, ParseError, fromstring
 
@@ -22,6 +24,10 @@ _PRINT_UNITS = ("inch", "in", "cm")
 _PRINT_DPI = (1440, 2400, 2540, 2880, 4000, 4800, 5760, 9600)
 _MICROMETRE = "µm"
 _LARGEST_ASPECT = 1.01
+NM_PER_UM = 1000.0
+_LIGHT_NM = (200.0, 2000.0)
+_MOST_UNEVEN = 0.2  # of a step between planes, for them to be a focus stack
+_TIFF_UNITS = {2: "inch", 3: "cm", 4: "mm", 5: "um"}
 _LONGEST_UNIT = 24
 # ImageJ escapes the micro sign U+00B5, and the Greek letter U+03BC, in either case.
 _ESCAPED = re.compile(r"\\u([0-9a-fA-F]{4})")
@@ -276,3 +282,182 @@ def stated_number(value: object) -> float | None:
         with suppress(ValueError):
             return float(value.replace(",", ".", 1))
     return float(value) if isinstance(value, int | float) else None
+
+
+def micromanager_stated(summary: Mapping[str, Any], source: str) -> Stated:
+    """What the summary of a Micro-Manager acquisition states."""
+    step = summary.get("z-step_um")
+    side = summary.get("PixelSize_um")
+    pixel_um = length_um(side, "um") if isinstance(side, int | float) else None
+    return Stated(
+        pixel_um=pixel_um,
+        place={"z_step_um": float(step)} if isinstance(step, int | float) and step else {},
+        origins={"pixel_um": f"the summary of Micro-Manager in {source}"} if pixel_um else {},
+    )
+
+
+def tags_stated(
+    page: Any, imagej: Mapping[str, Any], shaped: Mapping[str, Any], source: str
+) -> Stated:
+    """What ImageJ's header, tifffile's or the tags of a page say."""
+    # tifffile writes the same words as JSON where it is not told to write for ImageJ.
+    said = imagej or shaped
+    tag_unit, unit = _TIFF_UNITS.get(int(page.resolutionunit), ""), str(said.get("unit") or "")
+    units = (unit, str(said.get("yunit") or unit)) if unit else (tag_unit, tag_unit)
+    x, y = (
+        pixel_of_resolution(float(pixels), name, bool(unit))
+        for pixels, name in zip(page.get_resolution(), units, strict=True)
+    )
+    header = "ImageJ's header" if imagej else "the description"
+    where = f"{header if unit else 'the tags'} of {source}"
+    pixel_um, origins = square_pixel(x, y, where)
+    step, interval = stated_number(said.get("spacing")), stated_number(said.get("finterval"))
+    place = {
+        "z_step_um": position_um(step, str(said.get("zunit") or unit)),
+        "frame_interval_s": (
+            time_s(interval, str(said.get("tunit") or "s")) if interval and interval > 0 else None
+        ),
+    }
+    return Stated(
+        pixel_um=pixel_um,
+        place={name: value for name, value in place.items() if value is not None},
+        channels=imagej_channels(imagej),
+        origins=origins,
+    )
+
+
+def maker_stated(kind: str, said: Mapping[str, Any], source: str) -> Stated:
+    """What the private tags of a microscope maker's TIFF state.
+
+    Parameters
+    ----------
+    kind : str
+        One of `MAKERS`.
+    said : mapping
+        The tags, as tifffile reads them.
+    source : str
+        Name of the file, for messages.
+    """
+    size, unit, place, channels, waves_nm = _MAKER_TAGS[kind](said)
+    where = f"the {MAKERS[kind]} header of {source}"
+    x, y = (length_um(stated_number(one), unit) for one in size)
+    pixel_um, origins = square_pixel(x, y, where)
+    low, high = _LIGHT_NM
+    waves = sorted({float(wave) / NM_PER_UM for wave in waves_nm if low <= float(wave) <= high})
+    if waves:
+        origins["emission_um"] = where if len(waves) == 1 else several_waves(waves)
+    return Stated(
+        pixel_um=pixel_um,
+        optics={"emission_um": waves[0]} if len(waves) == 1 else {},
+        place={name: value for name, value in place.items() if value and isfinite(value)},
+        channels=channels if any(channels) else (),
+        origins=origins,
+    )
+
+
+# Sides of a pixel and their unit, place, names of channels, emission wavelengths [nm].
+_Parts = tuple[tuple[Any, Any], str, dict[str, float], tuple[str, ...], Iterable[Any]]
+
+
+def _metamorph_parts(said: Mapping[str, Any]) -> _Parts:
+    side = said.get("XCalibration")
+    step, directed = _metamorph_step(said)
+    place = {"z_step_um": step} | ({"z_directed": 1.0} if directed else {})
+    times = said.get("DatetimeCreated")
+    if times is not None and metamorph_axis(said) == "T":
+        place["frame_interval_s"] = _even_step([one.astype(int) / 1e9 for one in times])
+    waves = said.get("Wavelengths", ())
+    names = [f"{wave:g} nm" for wave in waves] if metamorph_axis(said) == "C" else []
+    return (
+        (side, said.get("YCalibration", side)),
+        str(said.get("CalibrationUnits", "")),
+        place,
+        tuple(names),
+        waves,
+    )
+
+
+def metamorph_axis(said: Mapping[str, Any]) -> str:
+    """Letter of the planes of a MetaMorph stack, by their heights, wavelengths and times.
+
+    tifffile takes a focus stack for a time-lapse where the first of its distances is 0.
+    """
+    planes = int(said["NumberPlanes"])
+    if planes > 1 and _metamorph_step(said)[0]:
+        return "Z"
+    for letter, name in (("C", "Wavelengths"), ("T", "DatetimeCreated")):
+        values = said.get(name)
+        if planes > 1 and values is not None and len(set(values.tolist())) == planes:
+            return letter
+    return "I"
+
+
+def _metamorph_step(said: Mapping[str, Any]) -> tuple[float, bool]:
+    """Step between planes [um], 0 for no focus stack, and whether its sign is known."""
+    heights, valid = said.get("AbsoluteZ"), said.get("AbsoluteZValid")
+    if heights is not None and valid is not None and all(valid):
+        step = _even_step(heights.tolist())
+        if step:
+            return step, True
+    distances = said.get("ZDistance")
+    # It is that to the plane before, or behind: the first or the last one has none.
+    inner = [] if distances is None else list(distances[1:-1] if len(distances) > 2 else distances)
+    inner = inner or [0.0]
+    return (float(median(inner)) if all(inner) else 0.0), False
+
+
+def _even_step(values: Sequence[float]) -> float:
+    """The usual step between values; 0 where steps are not alike, as those of a drift are not."""
+    steps = [after - before for before, after in pairwise(values)]
+    usual = median(steps) if steps else 0.0
+    uneven = any(not abs(step - usual) <= _MOST_UNEVEN * abs(usual) for step in steps)
+    return 0.0 if uneven else float(usual)
+
+
+def _zeiss_parts(said: Mapping[str, Any]) -> _Parts:
+    interval = said.get("TimeIntervall") or _even_step(list(said.get("TimeStamps", ())))
+    place = {
+        "z_step_um": position_um(said.get("VoxelSizeZ"), "m") or 0.0,
+        "frame_interval_s": float(interval),
+    }
+    names = (said.get("ChannelColors") or {}).get("ColorNames") or ()
+    return (said["VoxelSizeX"], said["VoxelSizeY"]), "m", place, tuple(map(str, names)), ()
+
+
+def _fluoview_parts(said: Mapping[str, Any]) -> _Parts:
+    axes = {str(name).upper(): (step, unit) for name, _, _, step, unit in said["Dimensions"]}
+    (x, unit), (y, _) = axes.get("X", (None, "")), axes.get("Y", (None, ""))
+    place = {
+        "z_step_um": position_um(*axes.get("Z", (None, ""))),
+        "frame_interval_s": time_s(*axes.get("TIME", axes.get("T", (None, "")))),
+    }
+    return (x, y), unit, {name: value or 0.0 for name, value in place.items()}, (), ()
+
+
+def _metaseries_parts(said: Mapping[str, Any]) -> _Parts:
+    plane = said.get("PlaneInfo") or {}
+    size = tuple(plane.get(f"spatial-calibration-{letter}") for letter in "xy")
+    wave = stated_number(plane.get("wavelength"))
+    unit = str(plane.get("spatial-calibration-units", ""))
+    return (size[0], size[1]), unit, {}, (), () if wave is None else (wave,)
+
+
+def _olympus_parts(said: Mapping[str, Any]) -> _Parts:
+    return (said.get("pixelsizex"), said.get("pixelsizey")), "m", {}, (), ()
+
+
+# By the name that tifffile has for the kind of file.
+MAKERS = {
+    "stk": "MetaMorph",
+    "lsm": "Zeiss LSM",
+    "fluoview": "FluoView",
+    "metaseries": "MetaSeries",
+    "sis": "Olympus",
+}
+_MAKER_TAGS: dict[str, Callable[[Mapping[str, Any]], _Parts]] = {
+    "stk": _metamorph_parts,
+    "lsm": _zeiss_parts,
+    "fluoview": _fluoview_parts,
+    "metaseries": _metaseries_parts,
+    "sis": _olympus_parts,
+}

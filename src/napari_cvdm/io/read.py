@@ -15,6 +15,8 @@ from napari_cvdm.io.limits import check_npy
 from napari_cvdm.io.tiff import read_tiff
 from napari_cvdm.io.vendor import read_mrc
 
+TIFF_SUFFIXES = (".tif", ".tiff", ".stk", ".lsm", ".btf", ".tf8")
+
 
 def _read_npy(path: Path) -> ImageStack:
     source = path.name
@@ -38,8 +40,7 @@ def _read_npy(path: Path) -> ImageStack:
 
 
 _READERS: dict[str, Callable[[Path], ImageStack]] = {
-    ".tif": read_tiff,
-    ".tiff": read_tiff,
+    **dict.fromkeys(TIFF_SUFFIXES, read_tiff),
     ".mrc": read_mrc,
     ".dv": read_mrc,
     ".r3d": read_mrc,
@@ -55,9 +56,10 @@ def read_image(path: str | Path, *, series: int | None = None, alone: bool = Fal
     Parameters
     ----------
     path : str or Path
-        TIFF, OME-TIFF, ImageJ TIFF (``.tif``, ``.tiff``), MRC (``.mrc``), DeltaVision (``.dv``,
-        ``.r3d``), NumPy (``.npy``) or, with the extra `bioio`, the files of Zeiss (``.czi``), Leica
-        (``.lif``) and Nikon (``.nd2``).
+        TIFF, OME-TIFF, ImageJ TIFF (``.tif``, ``.tiff``, ``.btf``, ``.tf8``), MetaMorph
+        (``.stk``), Zeiss (``.lsm``), MRC (``.mrc``), DeltaVision (``.dv``, ``.r3d``), NumPy
+        (``.npy``) or, with the extra `bioio`, the files of Zeiss (``.czi``), Leica (``.lif``) and
+        Nikon (``.nd2``).
     series : int, optional
         Which of several images in the file, counted from 1. Without it, the first one is read, and
         a warning lists them.
@@ -133,7 +135,7 @@ def open_image(path: str | Path, *, series: int | None = None, alone: bool = Fal
         from napari_cvdm.io.zarr_read import open_ngff
 
         return open_ngff(path, series)
-    if path.suffix.lower() in (".tif", ".tiff") and path.is_file():
+    if path.suffix.lower() in TIFF_SUFFIXES and path.is_file():
         return read_tiff(path, lazily=True, series=series, alone=alone)
     return read_image(path, series=series, alone=alone)
 

@@ -53,6 +53,8 @@ class StoredResult:
         image.
     files : mapping of str to str
         What was read, by option of the command line.
+    channels : tuple of str
+        Names of the channels of the measured image; empty where they have none.
     """
 
     reconstruction: Reconstruction
@@ -60,6 +62,7 @@ class StoredResult:
     place: Mapping[str, float] = field(default_factory=dict)
     planes_um: tuple[float, ...] | None = None
     files: Mapping[str, str] = field(default_factory=dict)
+    channels: tuple[str, ...] = ()
 
 
 def is_result_folder(path: str | Path) -> bool:
@@ -214,10 +217,18 @@ def _stored(folder: Path, record: Mapping[str, Any]) -> StoredResult:
             for role, entry in inputs.items()
             if isinstance(entry, Mapping) and "path" in entry
         },
+        channels=_channels_of(mean, f"mean [{output['unit']}] "),
         planes_um=None
         if "image2" in inputs
         else reconstruction.provenance.settings.get("defocus_um"),  # type: ignore[arg-type]
     )
+
+
+def _channels_of(image: ImageStack, before: str) -> tuple[str, ...]:
+    """Names of channels without what the writer puts before each; it numbers those without one."""
+    names = tuple(name.removeprefix(before) for name in image.channels)
+    unnamed = "C" not in image.axes or names == tuple(map(str, range(len(names))))
+    return () if unnamed else names
 
 
 def _image(folder: Path, name: str) -> ImageStack:

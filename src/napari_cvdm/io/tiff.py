@@ -1,4 +1,4 @@
-"""TIFF in its dialects, read through tifffile: OME, Micro-Manager, ImageJ, plain."""
+"""TIFF in its dialects, read through tifffile: OME, ImageJ, those of microscope makers, plain."""
 
 import logging
 import os
@@ -28,26 +28,30 @@ from napari_cvdm.io.limits import (
     parse_json_object,
 )
 from napari_cvdm.io.metadata import (
+    MAKERS,
     Stated,
-    imagej_channels,
-    length_um,
+    maker_stated,
+    metamorph_axis,
+    micromanager_stated,
     ome_stated,
-    pixel_of_resolution,
-    position_um,
     read_ome,
-    square_pixel,
-    stated_number,
-    time_s,
+    tags_stated,
 )
 
 PIECE_PX = 1024  # side of the pieces in which a memory-mapped image is read
-_TIFF_UNITS = {2: "inch", 3: "cm", 4: "mm", 5: "um"}
 _FIRST_PRIVATE_TAG = 32768
 _TAG = re.compile(r"<tifffile\.TiffTag (\d+) ")
 _LARGEST_COMPANION = 1 << 26  # bytes of an XML file
 # What tifffile says of ImageJ's header where the file has other pages; each page was looked at.
 _OTHER_COUNT = "ImageJ series metadata invalid"
 _PLAIN = ("generic", "uniform", "shaped")
+# Kinds of files with tags that nobody reads here.
+_NOT_READ = frozenset(
+    {"andor", "avs", "bif", "fei", "indica", "mdgel", "mediacy", "ndpi", "nih", "nuvu", "philips"}
+    | {"qpi", "scanimage", "scn", "sem", "streak", "svs", "tvips", "vista"}
+)
+_PLANES_TAG = 33629  # of a MetaMorph stack
+_POSITIONS = "MPR"  # tifffile's letters for places of the stage
 _OME_ROOT = re.compile(r"<(\w{1,40}:)?OME[\s>]")  # its namespace may have a prefix
 # What is read without them is compared with the file.
 _NO_BYTE_COUNTS = re.compile("missing data ByteCounts tag|incorrect StripByteCounts count")
@@ -196,7 +200,12 @@ def read_tiff(
     """
     source = path.name
     try:
-        with _complaints() as complaints, _opened(path, alone) as (tiff, ome, opened_as):
+        # Distances between planes may be 0 / 0 in a header.
+        with (
+            np.errstate(all="ignore"),
+            _complaints() as complaints,
+            _opened(path, alone) as (tiff, ome, opened_as),
+        ):
             check_chain(tiff, source)
             check_micromanager(tiff, source)
             image, listed = _choose_image(tiff, series, opened_as, source)
@@ -260,13 +269,71 @@ def _opened(path: Path, alone: bool) -> Iterator[tuple[tifffile.TiffFile, _Ome, 
         if tiff.is_ome or _OME_ROOT.search(description):
             check_ome(tiff, path.name)
             ome = _read_ome(description, path)
-        if not ome.warnings and not ome.files:
+            if ome.root is not None and not ome.warnings:
+                ome = replace(ome, warnings=_useless_counts(tiff, ome.root))
+        unread = _unread_kind(tiff)
+        if not ome.warnings and not ome.files and not unread:
             yield tiff, ome, opened_as
             return
-    opened_as["is_ome"] = False
+    if unread:
+        sentence = f"its {MAKERS[unread]} header cannot be read, so what it states is not known."
+        ome = replace(ome, warnings=(*ome.warnings, sentence))
+        opened_as[f"is_{unread}"] = False
+    else:
+        opened_as["is_ome"] = False
     with tifffile.TiffFile(path, **opened_as) as tiff:
         _fill_byte_counts(tiff)
         yield tiff, ome, opened_as
+
+
+def _useless_counts(tiff: tifffile.TiffFile, root: Element) -> tuple[str, ...]:
+    """A sentence where sizes or orders in OME-XML are none, so that pages are counted without."""
+    try:
+        for pixels in root.iterfind("{*}Image/{*}Pixels"):
+            order = pixels.get("DimensionOrder", "XYCZT")
+            if order[:2] != "XY" or sorted(order) != sorted("XYCZT"):
+                raise ValueError(f"DimensionOrder {order:.20}")
+        check_chain(tiff, tiff.filename)
+        check_micromanager(tiff, tiff.filename)
+        return () if tiff.series else ("its OME-XML names no image.",)
+    except ImageFileError:
+        raise
+    except Exception as error:  # tifffile lets through whatever such values make happen
+        return (f"its OME-XML does not say how its pages are ordered ({one_line(error)}).",)
+
+
+def _kind_of_maker(tiff: tifffile.TiffFile) -> str:
+    """Whose private tags a file has, of `MAKERS`; "" for nobody's."""
+    return next((kind for kind in MAKERS if getattr(tiff, f"is_{kind}")), "")
+
+
+def _unread_kind(tiff: tifffile.TiffFile) -> str:
+    """The maker whose tags cannot be read; "" where all can.
+
+    Raises
+    ------
+    ImageFileError
+        Tags of MetaMorph: without them nobody knows how many planes there are.
+    """
+    kind = _kind_of_maker(tiff)
+    try:
+        if kind:
+            check_chain(tiff, tiff.filename)
+            if kind == "stk" and _PLANES_TAG not in tiff.pages.first.tags:
+                raise ValueError(f"tag {_PLANES_TAG} is missing or leads out of the file")
+            maker_stated(kind, getattr(tiff, f"{kind}_metadata"), "")
+            # tifffile looks for the images then, by what the tags say.
+            if not tiff.series:
+                raise ValueError("no image")
+        return ""
+    except Exception as error:  # tifffile lets through whatever damaged tags make happen
+        if kind == "stk":
+            raise ImageFileError(
+                f"{Path(tiff.filename).name}: its MetaMorph tags are damaged, and only they tell "
+                f"how many planes there are ({one_line(error)}). Copy it again, or save it as "
+                "OME-TIFF from Fiji."
+            ) from error
+        return kind
 
 
 def _fill_byte_counts(tiff: tifffile.TiffFile) -> None:
@@ -331,6 +398,8 @@ def _choose_image(
         for number, one in enumerate(tiff.series)
         if not getattr(one.pages[0], "is_reduced", False)
     ] or list(enumerate(tiff.series))
+    if len(found) == 1 and found[0][1].kind in MAKERS:
+        return _image_of_maker(tiff, wanted, opened_as, source)
     alike = {(one.shape, one.dtype, one.axes) for _, one in found}
     equal = len(found) > 1 and len(alike) == 1 and all(one.kind in _PLAIN for _, one in found)
     if equal and wanted is None:
@@ -361,6 +430,60 @@ def _choose_image(
         taken=(slice(None),) * len(one.shape),
         opened_as=opened_as,
     ), [f"has several images: {listed}. 1 was read; choose with --series N."] if several else []
+
+
+def _image_of_maker(
+    tiff: tifffile.TiffFile, wanted: int | None, opened_as: Mapping[str, Any], source: str
+) -> tuple[_TiffImage, list[str]]:
+    """The image of a maker's file, at one place of the stage, and sentences about it.
+
+    A run that was stopped early promises more than it wrote.
+    """
+    one, noticed = _series_of(tiff, 0), []
+    promised = tiff.series[0].shape
+    if one.shape != promised:
+        noticed.append(
+            f"{one.shape[0]} of {promised[0]} frames along {one.axes[0]} were written; only these "
+            "are used."
+        )
+    axes = one.axes
+    if one.kind == "stk" and axes != one.keyframe.axes:
+        axes = metamorph_axis(tiff.stk_metadata or {}) + axes[1:]
+    taken: list[Any] = [slice(None)] * len(one.shape)
+    places = [place for place, letter in enumerate(one.axes) if letter in _POSITIONS]
+    sizes = [one.shape[place] for place in places]
+    chosen = 1 if wanted is None else wanted
+    if not 1 <= chosen <= prod(sizes):
+        raise ImageFileError(f"{source}: has no series {chosen}; there are 1 to {prod(sizes)}.")
+    if wanted is None and prod(sizes) > 1:
+        noticed.append(
+            f"has {prod(sizes)} positions of the stage. 1 was read; choose with --series N."
+        )
+    for place, index in zip(places, np.unravel_index(chosen - 1, sizes or [1]), strict=False):
+        taken[place] = int(index)
+    return _TiffImage(
+        series=(one,),
+        axes="".join(letter for place, letter in enumerate(axes) if place not in places),
+        shape=tuple(one.shape),
+        number=chosen - 1,
+        taken=tuple(taken),
+        opened_as=opened_as,
+        is_position=prod(sizes) > 1,
+    ), noticed
+
+
+def _series_of(tiff: tifffile.TiffFile, number: int) -> tifffile.TiffPageSeries:
+    """A series; of a maker's file only the frames along its first axis that are whole."""
+    one = tiff.series[number]
+    shape, pages = one.shape, list(one.pages)
+    within = prod(shape[1:]) // max(1, one.keyframe.size)
+    whole = len(pages) // max(1, within)
+    # One page stands for all planes of a MetaMorph file.
+    if one.kind not in MAKERS or one.kind == "stk" or not within or not 0 < whole < shape[0]:
+        return one
+    return tifffile.TiffPageSeries(
+        pages[: whole * within], (whole, *shape[1:]), one.dtype, one.axes, kind=one.kind
+    )
 
 
 def _with_ome_axes(image: _TiffImage, ome: _Ome) -> _TiffImage:
@@ -459,9 +582,12 @@ def _lazy_pixels(path: Path, series: tifffile.TiffPageSeries, opened_as: Mapping
         min(PIECE_PX, size) if letter in "YX" else 1
         for size, letter in zip(shape, series.axes, strict=True)
     )
+    if series.transform is not None:  # stored numbers are not the values
+        return da.from_array(np.asarray(series.asarray()), chunks=chunks)
     if series.dataoffset is None:
         parent: Any = series.parent
-        number = next(place for place, one in enumerate(parent.series) if one is series)
+        listed = (place for place, one in enumerate(parent.series) if one is series)
+        number = next(listed, 0)  # a maker's shortened one is the first
         tiles = _Tiles(path, shape, series.dtype, number, opened_as)
         return da.from_array(tiles, chunks=chunks, name=False)
     return da.from_array(_mapped(series), chunks=chunks, name=False)
@@ -482,9 +608,9 @@ class _Tiles:
         self.number, self.opened_as = number, dict(opened_as)
 
     def __getitem__(self, index: Any) -> np.ndarray:
-        with tifffile.TiffFile(self.path, **self.opened_as) as tiff:
+        with _complaints(), tifffile.TiffFile(self.path, **self.opened_as) as tiff:
             _fill_byte_counts(tiff)
-            store = tiff.series[self.number].aszarr(level=0)
+            store = _series_of(tiff, self.number).aszarr(level=0)
             return np.asarray(import_zarr(self.path).open_array(store, mode="r")[index])
 
 
@@ -556,7 +682,7 @@ def _imagej(tiff: tifffile.TiffFile) -> Mapping[str, Any]:
 
 def _stated(tiff: tifffile.TiffFile, ome: _Ome, image: _TiffImage, source: str) -> Stated:
     """What the file states, by the first of its dialects."""
-    micromanager = _micromanager(tiff, source)
+    summary = (tiff.micromanager_metadata or {}).get("Summary") if tiff.is_micromanager else None
     if ome.root is not None and ome.root.find("{*}Image") is not None:
         number = image.number if image.is_position else ome.image_of(image)
         if number is None:
@@ -564,58 +690,27 @@ def _stated(tiff: tifffile.TiffFile, ome: _Ome, image: _TiffImage, source: str) 
             said = Stated(warnings=(sentence,))
         else:
             said = ome_stated(ome.root, number, source)
-    elif micromanager is not None:
-        said = micromanager
+    elif isinstance(summary, Mapping):
+        said = micromanager_stated(summary, source)
     else:
-        said = _of_tags(image.page, _imagej(tiff), _shaped(tiff), source)
-    if micromanager is not None and image.is_position:
+        said = tags_stated(image.page, _imagej(tiff), _shaped(tiff), source)
+        kind = _kind_of_maker(tiff)
+        if kind:
+            made = maker_stated(kind, getattr(tiff, f"{kind}_metadata"), source)
+            usual = {} if "pixel_um" in made.origins else said.origins
+            said = replace(
+                made,
+                pixel_um=made.pixel_um if "pixel_um" in made.origins else said.pixel_um,
+                origins={**usual, **made.origins},
+            )
+        other = sorted(kind for kind in _NOT_READ if getattr(tiff, f"is_{kind}"))
+        if other and said.pixel_um is None:
+            sentence = f"its private tags ({', '.join(other)}) are not read: type what they state."
+            said = replace(said, warnings=(sentence,))
+    if image.is_position:
         said = replace(said, place={**said.place, "position": float(image.number)})
     return said
 
 
-def _micromanager(tiff: tifffile.TiffFile, source: str) -> Stated | None:
-    summary = (tiff.micromanager_metadata or {}).get("Summary") if tiff.is_micromanager else None
-    if not isinstance(summary, Mapping):
-        return None
-    step = summary.get("z-step_um")
-    side = summary.get("PixelSize_um")
-    pixel_um = length_um(side, "um") if isinstance(side, int | float) else None
-    return Stated(
-        pixel_um=pixel_um,
-        place={"z_step_um": float(step)} if isinstance(step, int | float) and step else {},
-        origins={"pixel_um": f"the summary of Micro-Manager in {source}"} if pixel_um else {},
-    )
-
-
 def _shaped(tiff: tifffile.TiffFile) -> Mapping[str, Any]:
     return next(iter(tiff.shaped_metadata or ()), {})
-
-
-def _of_tags(
-    page: Any, imagej: Mapping[str, Any], shaped: Mapping[str, Any], source: str
-) -> Stated:
-    """What ImageJ's header, tifffile's or the tags of a page say."""
-    # tifffile writes the same words as JSON where it is not told to write for ImageJ.
-    said = imagej or shaped
-    tag_unit, unit = _TIFF_UNITS.get(int(page.resolutionunit), ""), str(said.get("unit") or "")
-    units = (unit, str(said.get("yunit") or unit)) if unit else (tag_unit, tag_unit)
-    x, y = (
-        pixel_of_resolution(float(pixels), name, bool(unit))
-        for pixels, name in zip(page.get_resolution(), units, strict=True)
-    )
-    header = "ImageJ's header" if imagej else "the description"
-    where = f"{header if unit else 'the tags'} of {source}"
-    pixel_um, origins = square_pixel(x, y, where)
-    step, interval = stated_number(said.get("spacing")), stated_number(said.get("finterval"))
-    place = {
-        "z_step_um": position_um(step, str(said.get("zunit") or unit)),
-        "frame_interval_s": (
-            time_s(interval, str(said.get("tunit") or "s")) if interval and interval > 0 else None
-        ),
-    }
-    return Stated(
-        pixel_um=pixel_um,
-        place={name: value for name, value in place.items() if value is not None},
-        channels=imagej_channels(imagej),
-        origins=origins,
-    )

@@ -1,12 +1,20 @@
 """Read files of microscope vendors (Nikon, Zeiss, Leica) through the plugins of bioio.
 
-The extra `bioio` installs them.
+The extra `bioio` installs them. They run in a short-lived process, whose memory the system limits
+where it can.
 """
 
+import json
+import os
+import subprocess
+import sys
 import warnings
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
 from io import BytesIO
+from math import prod
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 from xml.etree.ElementTree import Element
 
@@ -17,7 +25,9 @@ from mrcfile.mrcinterpreter import MrcInterpreter  # type: ignore[import-untyped
 from napari_cvdm.core.request import ImageStack
 from napari_cvdm.io.axes import ordered_axes, usable_dtype
 from napari_cvdm.io.errors import ImageFileError, one_line
+from napari_cvdm.io.limits import check_expansion
 from napari_cvdm.io.metadata import (
+    NM_PER_UM,
     Stated,
     length_um,
     ome_stated,
@@ -27,8 +37,12 @@ from napari_cvdm.io.metadata import (
     square_pixel,
 )
 
-NM_PER_UM = 1000.0
 SUFFIXES = (".czi", ".lif", ".nd2")
+METADATA_BYTES = 1 << 30  # of memory that the metadata of a file may take
+_COPIES = 4  # of the pixels, in the memory of their reader
+# Only Linux holds a process to a limit of its memory.
+CONFINED = sys.platform == "linux"
+_PROGRAM = "from napari_cvdm.io.vendor import read_in_process; read_in_process()"
 _ZEISS_TAGS = {
     "na": "LensNA",
     "immersion_index": "RefractiveIndex",
@@ -50,8 +64,82 @@ def read_vendor_file(path: Path, series: int | None = None) -> ImageStack:
     Raises
     ------
     ImageFileError
-        The extra is not installed, the file cannot be read, or it has no such scene.
+        The extra is not installed, the file cannot be read, or it has no such scene. It declares
+        more pixels than it can hold, or its metadata take more memory than METADATA_BYTES.
     """
+    if not CONFINED:
+        return _read_scene(path, series)
+    command = [sys.executable, "-P", "-c", _PROGRAM, str(path.resolve()), json.dumps(series)]
+    # Nothing of a folder that happens to be the current one is imported.
+    places = os.pathsep.join(one for one in sys.path if one)
+    with TemporaryFile() as pixels:
+        ended = subprocess.run(
+            [*command, str(pixels.fileno())],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            pass_fds=[pixels.fileno()],
+            env={**os.environ, "PYTHONPATH": places, "OPENBLAS_NUM_THREADS": "1"},
+            check=False,
+        )
+        try:
+            said = json.loads(ended.stdout.splitlines()[-1])
+        except (IndexError, ValueError):
+            raise ImageFileError(
+                f"{path.name}: cannot be read, its reader ended with status {ended.returncode}. "
+                "Copy it again, or save it as OME-TIFF from Fiji."
+            ) from None
+        if "error" in said:
+            raise ImageFileError(said["error"])
+        pixels.seek(0)
+        array = np.load(pixels, allow_pickle=False)
+    return ImageStack(
+        array=array,
+        axes=said["axes"],
+        source=path.name,
+        files=(str(path),),
+        **_stated_of(said["stated"]).for_stack(),
+    )
+
+
+def _stated_of(said: Mapping[str, Any]) -> Stated:
+    lists = {name: tuple(said[name]) for name in ("channels", "warnings")}
+    return Stated(**{**said, **lists})
+
+
+def read_in_process() -> None:
+    """What the process of a reader does: pixels go to a file, and the rest is printed as JSON."""
+    path, series, number = Path(sys.argv[1]), json.loads(sys.argv[2]), int(sys.argv[3])
+    try:
+        stack = _read_scene(path, series, limit=_limit_memory)
+        with os.fdopen(os.dup(number), "wb") as file:
+            np.save(file, stack.array, allow_pickle=False)
+        names = ("pixel_um", "place", "channels", "origins", "warnings")
+        stated = {name: getattr(stack, name) for name in names}
+        said = {"axes": stack.axes, "stated": asdict(Stated(optics=stack.metadata, **stated))}
+    except (ImageFileError, OSError, MemoryError) as error:
+        said = {"error": str(error)}
+        if not isinstance(error, ImageFileError):
+            said = {"error": f"{path.name}: cannot be read ({one_line(error)}). Free some memory."}
+    print(json.dumps(said))
+
+
+def _limit_memory(more: int) -> None:
+    """Let this process have so many bytes more than it has."""
+    import resource
+
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    wanted = pages * resource.getpagesize() + more
+    resource.setrlimit(
+        resource.RLIMIT_AS,
+        (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard),
+    )
+
+
+def _read_scene(
+    path: Path, series: int | None, limit: Callable[[int], None] = lambda more: None
+) -> ImageStack:
+    """The same in this process; `limit` is told how many bytes the next step may take."""
     source, suffix = path.name, path.suffix.lower()
     try:
         from bioio import BioImage
@@ -63,14 +151,23 @@ def read_vendor_file(path: Path, series: int | None = None) -> ImageStack:
         with warnings.catch_warnings():
             # The plugins warn about metadata that they cannot translate.
             warnings.simplefilter("ignore")
+            limit(METADATA_BYTES)
             image = BioImage(path)
             number, noticed = _choose_scene(image, series, source)
+            declared = prod(image.shape) * np.dtype(image.dtype).itemsize
+            check_expansion(declared, path.stat().st_size, source)
+            sizes, stated = _pixel_sizes(image), _said(image, suffix, number, source)
+            limit(METADATA_BYTES + _COPIES * declared)
             array, axes = ordered_axes(
                 usable_dtype(image.data, source), str(image.dims.order), source
             )
-            sizes, stated = _pixel_sizes(image), _said(image, suffix, number, source)
     except ImageFileError:
         raise
+    except MemoryError as error:
+        raise ImageFileError(
+            f"{source}: takes more memory than a sound file of its size does, it may be damaged. "
+            "Copy it again, or save it as OME-TIFF from Fiji."
+        ) from error
     except Exception as error:  # the plugins let through whatever a damaged file makes happen
         if type(error).__name__ == "UnsupportedFileFormatError":
             raise ImageFileError(

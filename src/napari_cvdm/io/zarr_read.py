@@ -228,7 +228,13 @@ def _check_kind(ome: Mapping[str, Any], group: Any, path: Path) -> None:
     plate, well = ome.get("plate"), ome.get("well")
     if plate is not None:
         wells = [str(one.get("path", "")) for one in plate.get("wells", ())]
-        field = _ome_of(group[wells[0]]).get("well", {}).get("images", ()) if wells else ()
+        there = wells and wells[0] in group
+        field = _ome_of(group[wells[0]]).get("well", {}).get("images", ()) if there else ()
+        if not there:
+            raise ImageFileError(
+                f"{path}: is a plate of {len(wells)} wells, and the first one is not there. Copy "
+                "it again, or give the folder of one field."
+            )
         first = "/".join([inside, *wells[:1], *(str(one.get("path", "")) for one in field[:1])])
         raise ImageFileError(
             f"{path}: is a plate of {len(wells)} wells, and one image is needed. Give the folder "

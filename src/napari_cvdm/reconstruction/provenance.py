@@ -309,6 +309,7 @@ def write_result(
     files: Mapping[str, str],
     *,
     separate_planes: bool = False,
+    channels: Sequence[str] = (),
 ) -> None:
     """Write into a folder what ``napari-cvdm restore`` writes there.
 
@@ -320,6 +321,8 @@ def write_result(
         Files that the image was read from, by option of the command line, where they are known.
     separate_planes : bool
         Whether each defocus plane was an image of its own.
+    channels : sequence of str
+        Names of the channels of the measured image.
     """
     inputs: dict[str, Any] = {"image2": {}} if separate_planes else {}
     inputs |= {
@@ -328,7 +331,7 @@ def write_result(
         if Path(name).is_file()
     }
     provenance = reconstruction.provenance
-    write_images(folder, reconstruction, place)
+    write_images(folder, reconstruction, place, channels)
     device = str(provenance.settings.get("device", ""))
     write_provenance(folder, reconstruction, {}, inputs, provenance.timings_s, device)
 

@@ -135,8 +135,10 @@ def run_stage(
     """Do the steps of a stage that are not done yet, and leave its best weights in the network."""
     run = session.begin(stage, resumed)
     plan, looks, saved = session.recipe.plan, session.recipe.validation, run.done
+    # A state that was saved at the end of a stage does no step more.
+    is_over = 0 < looks.patience <= run.counts.looks_since_best
     try:
-        for parts in session.batches(run.done, stage.steps):
+        for parts in () if is_over else session.batches(run.done, stage.steps):
             run.step(parts)
             last = run.done == stage.steps
             terms = run.line() if run.done % plan.log_every == 0 or last else {}
@@ -168,4 +170,6 @@ def run_stage(
         if run.done > saved:
             session.save(run)
         raise
+    if run.done > saved:  # who is killed while the model is written goes on from here
+        session.save(run)
     run.finish()

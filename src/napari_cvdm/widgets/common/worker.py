@@ -91,7 +91,7 @@ class Control:
         self.view_interval_s = max(VIEW_INTERVAL_S, seconds / DRAWING_SHARE)
 
     def message(self) -> Stop | None:
-        """What to send into the generator now; everything is said once."""
+        """What to send into the generator now. Each message is sent once."""
         if not self._keep.is_set():
             return None
         self._keep.clear()

@@ -110,9 +110,7 @@ def read_image_layer(path: str | Sequence[str]) -> list[LayerData]:
     ImageFileError
         The file cannot be read.
     """
-    file = _single(path)
-    if file is None:
-        raise ValueError(f"{len(path)} files were given; open them one by one.")
+    file = _only(path)
     return [image_layer(read_image(file), file.stem)]
 
 
@@ -154,7 +152,12 @@ def read_result_layers(path: str | Sequence[str]) -> list[LayerData]:
         step_um = (max(planes_um) - min(planes_um)) / (len(planes_um) - 1)
         place = {**place, "z_step_um": step_um}
     source = placement(stored.source, axes, result.pixel_um * result.upsampling, place)
-    source = replace(source, files=stored.files, planes=len(stored.planes_um or (0.0,)))
+    source = replace(
+        source,
+        files=stored.files,
+        planes=len(stored.planes_um or (0.0,)),
+        channels=stored.channels,
+    )
     return to_layer_data(result, source)
 
 
@@ -186,11 +189,14 @@ def read_disk_layers(path: str | Sequence[str]) -> list[LayerData]:
                 image=ImageStack(array=np.broadcast_to(np.float32(0), shape), axes=axes),
                 model=str(record["model"]["name"]),
             ),
-            place=placement(
-                source,
-                axes,
-                pixel_um * upsampling,
-                place_of_source(mean.place, pixel_um, upsampling, None),
+            place=replace(
+                placement(
+                    source,
+                    axes,
+                    pixel_um * upsampling,
+                    place_of_source(mean.place, pixel_um, upsampling, None),
+                ),
+                channels=mean.channels,
             ),
             unit=str(record["output"]["unit"]),
             upsampling=upsampling,
@@ -216,9 +222,7 @@ def read_saved_zarr(path: str | Sequence[str]) -> list[LayerData]:
     """
     from napari_cvdm.io.zarr_read import open_all
 
-    folder = _single(path)
-    if folder is None:
-        raise ValueError(f"{len(path)} folders were given; open them one by one.")
+    folder = _only(path)
     import_zarr(folder)
     layers, results = [], dict[int, StoredResult]()
     for image in open_all(folder):
@@ -244,9 +248,7 @@ def read_saved_tiff(path: str | Sequence[str]) -> list[LayerData]:
     ImageFileError
         The file is damaged.
     """
-    file = _single(path)
-    if file is None:
-        raise ValueError(f"{len(path)} files were given; open them one by one.")
+    file = _only(path)
     image, notes = read_image(file), image_notes(file)
     data, keywords, kind = image_layer(image, file.name.split(".")[0])
     if SHOWN not in notes:
@@ -317,6 +319,14 @@ def placement(
         units=tuple("um" if letter in known else "pixel" for letter in axes),
         labels=tuple(_WORDS.get(letter, letter.lower()) for letter in axes),
     )
+
+
+def _only(path: str | Sequence[str]) -> Path:
+    """The one path that was given; ValueError if there are others."""
+    found = _single(path)
+    if found is None:
+        raise ValueError(f"{len(path)} files were given; open them one by one.")
+    return found
 
 
 def _single(path: str | Sequence[str]) -> Path | None:
@@ -444,7 +454,9 @@ def write_stored(folder: Path, stored: StoredResult) -> None:
             place["frame_interval_s"] = step_s
     planes: Any = result.provenance.settings.get("defocus_um") or ()
     separate = len(planes) > 1 and set(source.axes) <= set(result.axes)
-    write_result(folder, result, place, source.files, separate_planes=separate)
+    write_result(
+        folder, result, place, source.files, separate_planes=separate, channels=source.channels
+    )
 
 
 def save_images(

@@ -8,13 +8,13 @@ import numpy as np
 from napari_cvdm.core.request import OPTICS, ImageStack, RequestError
 from napari_cvdm.io.axes import usable_dtype
 from napari_cvdm.io.metadata import length_um, square_pixel
+from napari_cvdm.widgets.layers.placement import METADATA_KEY as METADATA_KEY
 from napari_cvdm.widgets.layers.placement import Placement, axis_letters, stated_planes
 
 if TYPE_CHECKING:
     from napari.layers import Image, Layer
 
 
-METADATA_KEY = "napari-cvdm"
 SHOWN = "shown"  # in the notes of a saved layer: how it looked, and where it lay
 _PLACE = ("scale", "translate", "rotate", "shear", "axis_labels")
 _LOOK = ("name", "visible", "opacity", "blending")

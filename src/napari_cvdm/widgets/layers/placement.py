@@ -12,6 +12,8 @@ from napari_cvdm.core.request import RequestError
 if TYPE_CHECKING:
     from napari.layers import Image
 
+METADATA_KEY = "napari-cvdm"
+
 _LETTERS = {
     "t": "T",
     "time": "T",
@@ -110,6 +112,8 @@ class Placement:
         Length of that axis.
     files : mapping of str to str
         Files that the layer was read from, by option of the command line, where they are known.
+    channels : tuple of str
+        Names along C; empty where they have none.
     """
 
     name: str
@@ -124,6 +128,7 @@ class Placement:
     merged: str = ""
     planes: int = 2
     files: Mapping[str, str] = field(default_factory=dict)
+    channels: tuple[str, ...] = ()
 
     @classmethod
     def of_keywords(cls, keywords: Mapping[str, Any]) -> "Placement":
@@ -141,8 +146,8 @@ class Placement:
         known = dict(kept)
         for name in ("scale", "translate", "rotate", "shear", "affine"):
             known[name] = np.array(known[name], dtype=float)
-        for name in ("units", "labels"):
-            known[name] = tuple(known[name])
+        for name in ("units", "labels", "channels"):
+            known[name] = tuple(known.get(name, ()))
         return cls(**known)
 
     @classmethod
@@ -160,6 +165,7 @@ class Placement:
             affine=np.array(layer.affine.affine_matrix),
             units=tuple(str(unit) for unit in layer.units),
             labels=tuple(layer.axis_labels),
+            channels=tuple(layer.metadata.get(METADATA_KEY, {}).get("channels", ())),
         )
         return place.with_leading("C", "channel") if getattr(layer, "rgb", False) else place
 

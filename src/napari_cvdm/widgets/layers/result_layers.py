@@ -212,6 +212,7 @@ def _layer(
         "provenance": asdict(reconstruction.provenance),
         "clock": asdict(reconstruction.clock),
         "files": dict(source.files),
+        **({"channels": list(source.channels)} if source.channels else {}),
         STORED: stored,
         **(metadata or {}),
     }

@@ -10,7 +10,18 @@ from pathlib import Path
 
 import pytest
 from paper import evidence
-from paper.evidence import PAGE, SECTIONS, Section, describe, main, make_page, measure_small, show
+from paper.evidence import (
+    PAGE,
+    SECTIONS,
+    WORSE_TITLE,
+    Section,
+    compare_with_first,
+    describe,
+    main,
+    make_page,
+    measure_small,
+    show,
+)
 from paper.measure import Row, print_rows
 
 from napari_cvdm.models.checkpoint import Checkpoint, load_checkpoint
@@ -75,13 +86,23 @@ def test_earlier_weights_are_named_only_where_they_matter() -> None:
 
 def test_the_page_in_the_docs_has_every_section_with_its_commands() -> None:
     text = PAGE.read_text(encoding="utf-8")
-    assert re.findall(r"^## (.*)$", text, re.MULTILINE) == [one.title for one in SECTIONS]
+    titles = [*(one.title for one in SECTIONS), WORSE_TITLE]
+    assert re.findall(r"^## (.*)$", text, re.MULTILINE) == titles
     for one in SECTIONS:
         assert "\n".join(one.commands) in text and one.note in text
         for line in one.commands:
             words = shlex.split(line)
             if "-m" in words:
                 assert find_spec(words[words.index("-m") + 1]) is not None
+
+
+def test_what_the_first_version_measured_stands_beside_what_is_now(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(evidence, "FIRST_VERSION", (("phase", "error of", "0.4 %"),))
+    saved = {"phase": "Title\n  error of the mean          0.5 %      <= 3 %  met\n"}
+    assert "| error of the mean | 0.4 % | 0.5 % |" in compare_with_first(saved)
+    assert compare_with_first({}) == ""
 
 
 def test_a_command_runs_once_and_its_output_is_kept(

@@ -22,9 +22,9 @@ PATHS = re.findall(r"\*\*([^*]+ > [^*]+)\*\*", TEXT)
 SENTENCES = (
     "The dock chooses the model widefield-x2 for it, and reads pixel size, wavelength, refractive "
     "index and NA from the layer.",
-    "The text beside the button estimates the time.",
+    "The text beside the button estimates the time on your machine.",
     "**Preview** reconstructs the visible part of the image",
-    "**Reconstruct** draws posterior samples.",
+    "**Reconstruct** draws *samples*: images that all fit the measured one.",
     "The preview has no spread",
     "**Add samples** draws more samples and updates mean and spread.",
     "**Repeat** puts the settings of the result back into the form.",

@@ -363,7 +363,6 @@ global statistics are the first limit, then storage, then the scheduler.""",
 FIRST_VERSION = (
     ("phase", "HL60 whole: mean of US-TIE", "0.85 of US-TIE"),
     ("spread", "network: RMS error, RMS spread", "4.37, 4.55 counts"),
-    ("spread", "microtubules: RMS error, RMS spread", "12.7, 9.39 counts"),
     ("speed", "phase-2shot: 256 x 256 input, 1 sample", "1.62 s processor"),
     ("speed", "widefield-x2: 256 x 256 input, 1 sample", "2.88 s processor"),
     ("speed", "phase-2shot: 16 samples of 512 x 512, 6 evaluations, fp32", "14.0 s"),

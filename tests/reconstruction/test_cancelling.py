@@ -26,7 +26,6 @@ from napari_cvdm.tasks import TASKS
 
 NETWORKS = ("mean_residual", "residual_std", "rate", "clean")
 SHAPE = (30, 40)
-pytestmark = pytest.mark.usefixtures("few_solver_steps", "remembered_inversions")
 
 
 def counted(monkeypatch, owner, names):

@@ -86,6 +86,21 @@ def test_the_schedule_is_two_dimensional_at_the_time_of_the_slider(viewer, resul
     assert roles(viewer)["reconstruction"].visible
 
 
+def test_the_schedule_is_shown_again_however_fast_the_slider_moves(viewer, result_dock, qtbot):
+    panel = result_dock.results
+    panel.schedule.click()
+    for time in (0.5, 0.1, 0.9):  # the window is not served between
+        panel.time.slider.setValue(time)
+    for _ in range(2):
+        qtbot.waitUntil(lambda: not panel.drawing.busy)
+        assert roles(viewer)["gamma at t"].visible
+        assert not roles(viewer)["reconstruction"].visible
+        panel.schedule.click()
+        assert not roles(viewer)["gamma at t"].visible
+        assert roles(viewer)["reconstruction"].visible
+        panel.schedule.click()
+
+
 def test_the_schedule_follows_a_new_run_and_a_preference_asks_for_it(
     viewer, result_dock, finished, monkeypatch, qtbot
 ):

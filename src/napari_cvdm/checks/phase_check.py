@@ -56,7 +56,7 @@ class PhaseCheckModel:
     def create(
         cls, fit: Fit, defocus_um: Sequence[float], region: tuple[int, int, int, int] | None = None
     ) -> "Generator[str, None, PhaseCheckModel]":
-        """Image formation of a frame, or of a region of it; every step of the solver is said.
+        """Image formation of a frame, or of a region of it. Yields before each solver step.
 
         Parameters
         ----------
@@ -108,7 +108,7 @@ class PhaseCheckModel:
     def compare_in_steps(
         self, image: np.ndarray, fitted: Fitted | None = None
     ) -> Generator[str, None, Comparison]:
-        """Image a phase (Y, X) [rad] again, and compare; every step of the solver is said.
+        """Image a phase (Y, X) [rad] again, and compare. Yields before each solver step.
 
         Parameters
         ----------

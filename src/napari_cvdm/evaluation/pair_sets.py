@@ -216,8 +216,8 @@ def simulated_pairs(
     """
     if not isinstance(ranges, PhaseRanges | WidefieldRanges):
         raise RequestError(
-            f"task {ranges.task!r} has no simulated pairs; give a folder with the folders measured "
-            "and truth."
+            f"task {ranges.task!r} has no simulated pairs; phase-2shot, widefield-x2 and denoise "
+            "have. Give a folder with the folders measured and truth."
         )
     make: Callable[[int], TestPair] = (
         partial(_phase_pair, ranges)

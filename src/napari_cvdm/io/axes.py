@@ -281,7 +281,7 @@ def _same_pixels(array: np.ndarray, one: int, other: int) -> bool:
 
 
 def _bands(array: Any) -> Iterator[slice]:
-    """Rows to read at a time; who finds a difference reads no further."""
+    """Rows to read at a time. The caller stops at the first difference."""
     return (slice(top, top + BAND_ROWS) for top in range(0, array.shape[-2], BAND_ROWS))
 
 

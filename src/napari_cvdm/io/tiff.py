@@ -272,14 +272,15 @@ def _opened(path: Path, alone: bool) -> Iterator[tuple[tifffile.TiffFile, _Ome, 
             if ome.root is not None and not ome.warnings:
                 ome = replace(ome, warnings=_useless_counts(tiff, ome.root))
         unread = _unread_kind(tiff)
-        if not ome.warnings and not ome.files and not unread:
+        unsound = bool(ome.warnings or ome.files)
+        if not unsound and not unread:
             yield tiff, ome, opened_as
             return
     if unread:
         sentence = f"its {MAKERS[unread]} header cannot be read, so what it states is not known."
         ome = replace(ome, warnings=(*ome.warnings, sentence))
         opened_as[f"is_{unread}"] = False
-    else:
+    if unsound:
         opened_as["is_ome"] = False
     with tifffile.TiffFile(path, **opened_as) as tiff:
         _fill_byte_counts(tiff)
@@ -705,7 +706,7 @@ def _stated(tiff: tifffile.TiffFile, ome: _Ome, image: _TiffImage, source: str) 
             )
         other = sorted(kind for kind in _NOT_READ if getattr(tiff, f"is_{kind}"))
         if other and said.pixel_um is None:
-            sentence = f"its private tags ({', '.join(other)}) are not read: type what they state."
+            sentence = f"its private tags ({', '.join(other)}) are not read. Type the pixel size."
             said = replace(said, warnings=(sentence,))
     if image.is_position:
         said = replace(said, place={**said.place, "position": float(image.number)})

@@ -14,7 +14,7 @@ from dataclasses import asdict, replace
 from io import BytesIO
 from math import prod
 from pathlib import Path
-from tempfile import TemporaryFile
+from tempfile import TemporaryFile, gettempdir
 from typing import Any
 from xml.etree.ElementTree import Element
 
@@ -41,6 +41,7 @@ SUFFIXES = (".czi", ".lif", ".nd2")
 METADATA_BYTES = 1 << 30  # of memory that the metadata of a file may take
 _COPIES = 4  # of the pixels, in the memory of their reader
 # Only Linux holds a process to a limit of its memory.
+PATIENCE_S = 3600  # of the process that reads a file: a damaged one may never end
 CONFINED = sys.platform == "linux"
 _PROGRAM = "from napari_cvdm.io.vendor import read_in_process; read_in_process()"
 _ZEISS_TAGS = {
@@ -73,14 +74,21 @@ def read_vendor_file(path: Path, series: int | None = None) -> ImageStack:
     # Nothing of a folder that happens to be the current one is imported.
     places = os.pathsep.join(one for one in sys.path if one)
     with TemporaryFile() as pixels:
-        ended = subprocess.run(
-            [*command, str(pixels.fileno())],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            pass_fds=[pixels.fileno()],
-            env={**os.environ, "PYTHONPATH": places, "OPENBLAS_NUM_THREADS": "1"},
-            check=False,
-        )
+        try:
+            ended = subprocess.run(
+                [*command, str(pixels.fileno())],
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                pass_fds=[pixels.fileno()],
+                env={**os.environ, "PYTHONPATH": places, "OPENBLAS_NUM_THREADS": "1"},
+                check=False,
+                timeout=PATIENCE_S,
+            )
+        except subprocess.TimeoutExpired:
+            raise ImageFileError(
+                f"{path.name}: was not read within {PATIENCE_S} s, it may be damaged. Copy it "
+                "again, or save it as OME-TIFF from Fiji."
+            ) from None
         try:
             said = json.loads(ended.stdout.splitlines()[-1])
         except (IndexError, ValueError):
@@ -119,7 +127,11 @@ def read_in_process() -> None:
     except (ImageFileError, OSError, MemoryError) as error:
         said = {"error": str(error)}
         if not isinstance(error, ImageFileError):
-            said = {"error": f"{path.name}: cannot be read ({one_line(error)}). Free some memory."}
+            place = gettempdir()
+            said = {
+                "error": f"{path.name}: its pixels could not be put into {place} "
+                f"({one_line(error)}). Free space there, or set TMPDIR to another folder."
+            }
     print(json.dumps(said))
 
 

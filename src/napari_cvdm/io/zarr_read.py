@@ -232,8 +232,8 @@ def _check_kind(ome: Mapping[str, Any], group: Any, path: Path) -> None:
         field = _ome_of(group[wells[0]]).get("well", {}).get("images", ()) if there else ()
         if not there:
             raise ImageFileError(
-                f"{path}: is a plate of {len(wells)} wells, and the first one is not there. Copy "
-                "it again, or give the folder of one field."
+                f"{path}: is a plate that names {len(wells)} wells, and its first one is not "
+                "there. Copy it again, or give the folder of one field."
             )
         first = "/".join([inside, *wells[:1], *(str(one.get("path", "")) for one in field[:1])])
         raise ImageFileError(

@@ -129,7 +129,7 @@ def iterate_us_tie(
     regularisation: float,
     iterations: int,
 ) -> Generator[str, None, Tensor]:
-    """`solve_us_tie`, which says every round of feedback before it begins."""
+    """`solve_us_tie`, which yields before each round of feedback."""
     k = 2 * pi * microscope.medium_index / microscope.wavelength_um
     brightest = torch.quantile(
         intensity.flatten()[:: max(1, intensity.numel() // 1_000_000)], 0.999

@@ -309,7 +309,7 @@ def sample_frame(
     moments : RunningMoments
         Of the samples that are there already; the new ones are counted in.
     see : callable
-        Is shown every new sample (Y, X), and says its steps.
+        Is shown every new sample (Y, X). Yields before each of its steps.
     stop : Stop, optional
         What was sent while the frame was prepared.
 

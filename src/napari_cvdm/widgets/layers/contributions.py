@@ -325,7 +325,7 @@ def _only(path: str | Sequence[str]) -> Path:
     """The one path that was given; ValueError if there are others."""
     found = _single(path)
     if found is None:
-        raise ValueError(f"{len(path)} files were given; open them one by one.")
+        raise ValueError(f"{len(path)} paths were given; one is allowed. Open them one by one.")
     return found
 
 

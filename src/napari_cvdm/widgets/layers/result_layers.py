@@ -116,20 +116,6 @@ class StoredResult:
         return self._made[role]
 
     @property
-    def inner(self) -> np.ndarray:
-        """Trusted pixels of the frames that were begun, without a border band; (..., Y, X).
-
-        At the border of the image the schedule differs so much that it would set the contrast.
-        """
-        result = self.reconstruction
-        trusted = np.array(result.valid & (result.counts > 0)[..., None, None])
-        border = min(SCHEDULE_BORDER_PX, *(side // 4 for side in trusted.shape[-2:]))
-        for axis in (-2, -1):
-            band = np.moveaxis(trusted, axis, 0)
-            band[:border] = band[len(band) - border :] = False
-        return trusted
-
-    @property
     def factor(self) -> float | None:
         """Half-width of the calibrated interval over the standard deviation, if calibrated."""
         calibration = self.reconstruction.provenance.model.get("calibration")
@@ -256,9 +242,24 @@ def _samples_layer(stored: StoredResult) -> LayerData:
     return _layer(stored, SAMPLES, np.asarray(result.samples), result.unit, **look)
 
 
+def without_border(trusted: np.ndarray) -> np.ndarray:
+    """Trusted pixels (..., Y, X) but for a border band.
+
+    At the border of the image the schedule differs so much that it would set the contrast.
+    """
+    inner = np.array(trusted)
+    border = min(SCHEDULE_BORDER_PX, *(side // 4 for side in inner.shape[-2:]))
+    for axis in (-2, -1):
+        band = np.moveaxis(inner, axis, 0)
+        band[:border] = band[len(band) - border :] = False
+    return inner
+
+
 def _rate_layer(stored: StoredResult) -> LayerData:
     rate = stored.reconstruction.rate
-    limits = inner_limits(rate[stored.inner] if stored.inner.any() else rate)
+    result = stored.reconstruction
+    inner = without_border(result.valid & (result.counts > 0)[..., None, None])
+    limits = inner_limits(rate[inner] if inner.any() else rate)
     return _layer(stored, RATE, rate, colormap="viridis", contrast_limits=limits)
 
 
@@ -481,13 +482,15 @@ def groups_of(layers: "Iterable[Layer]") -> list[ResultGroup]:
             # The topmost counts, where a result was opened twice.
             found.setdefault(str(mark["group"]), {})[mark["role"]] = layer
     return [
-        ResultGroup(name=name, layers=by_role, stored=_stored_of(by_role.values()))
+        ResultGroup(name=name, layers=by_role, stored=_stored_of(by_role))
         for name, by_role in found.items()
     ]
 
 
-def _stored_of(layers: "Iterable[Layer]") -> StoredResult | None:
-    marks = (plugin_metadata(layer) for layer in layers)
+def _stored_of(layers: "Mapping[str, Layer]") -> StoredResult | None:
+    """The result behind layers by role. While a run replaces another, the mean is the newest."""
+    ordered = sorted(layers, key=lambda role: role != RECONSTRUCTION)
+    marks = (plugin_metadata(layers[role]) for role in ordered)
     return next((mark[STORED] for mark in marks if STORED in mark), None)
 
 

@@ -40,6 +40,7 @@ from napari_cvdm.widgets.layers.result_layers import (
     groups_of,
     layers_of,
     own_name,
+    without_border,
 )
 
 if TYPE_CHECKING:
@@ -102,7 +103,7 @@ def show_in_turn(
         if list(viewer.layers)[-len(taken) :] != taken:
             places = [viewer.layers.index(layer) for layer in taken]
             viewer.layers.move_multiple(places, len(viewer.layers))
-        taken[-1].events.name()  # whoever lists results looks again
+        taken[-1].events.name()  # refreshes the lists of results
         yield
     for number, (old, new) in enumerate(pairs):
         if old is None:
@@ -113,7 +114,9 @@ def show_in_turn(
             viewer.layers.insert(end if under is None else viewer.layers.index(under), new)
             yield
     if pairs and any(old is None for old, _ in pairs):
-        viewer.layers.selection.active = pairs[-1][0] or pairs[-1][1]  # on top
+        on_top = pairs[-1][0] or pairs[-1][1]
+        if on_top in viewer.layers:  # the user may have removed it meanwhile
+            viewer.layers.selection.active = on_top
     yield from put_on_bars(new if old is None else old for old, new in pairs)
     remove_layers(viewer, gone)
 
@@ -158,7 +161,7 @@ def put_on_bars(layers: "Iterable[Layer]") -> Iterator[None]:
 
 
 def as_opened(layers: list[LayerData], first: int | None = None) -> list[LayerData]:
-    """Layers as a reader or a sample gives them to napari; colour bars follow.
+    """Layers as a reader or a sample gives them to napari. Colour bars are added later.
 
     napari adds all of them before it serves the window. In a window it gets only the one of index
     `first`, if that is named, and the others are added one after the other.
@@ -166,7 +169,8 @@ def as_opened(layers: list[LayerData], first: int | None = None) -> list[LayerDa
     from napari import current_viewer
 
     viewer, thread = current_viewer(), QThread.currentThread()
-    if viewer is None or thread is None:
+    window = QApplication.instance()
+    if viewer is None or thread is None or window is None or thread is not window.thread():
         return layers
 
     def follow() -> None:
@@ -191,11 +195,17 @@ def _complete(viewer: "Viewer", layers: list[LayerData]) -> Iterator[None]:
     for number, data in enumerate(layers if there else ()):
         if number not in there:
             below, above = there.get(number - 1), there[max(there)]
-            at = viewer.layers.index(above if below is None else below) + (below is not None)
+            beside = above if below is None else below
+            end = len(viewer.layers)  # where the user removed the layer meanwhile
+            at = (
+                viewer.layers.index(beside) + (below is not None)
+                if beside in viewer.layers
+                else end
+            )
             there[number] = Layer.create(*data)
             viewer.layers.insert(at, there[number])
             yield
-    if there:
+    if there and there[max(there)] in viewer.layers:
         viewer.layers.selection.active = there[max(there)]
     yield from put_on_bars(there.values())
 
@@ -234,7 +244,8 @@ def show_result_in_turn(
     yield from show_in_turn(viewer, [*more, *layers], superseded, unfinished)
     for found in groups_of(viewer.layers) if at_time else ():
         if found.name == group:
-            yield from schedule_in_turn(viewer, found, float(plugin_metadata(at_time[0])["t"]))
+            time = float(plugin_metadata(at_time[0])["t"])
+            yield from schedule_in_turn(viewer, found, time, show=False)
 
 
 def show_stored(viewer: "Viewer", group: ResultGroup, role: str) -> None:
@@ -272,8 +283,10 @@ def show_schedule_at(viewer: "Viewer", group: ResultGroup, time: float) -> None:
         pass
 
 
-def schedule_in_turn(viewer: "Viewer", group: ResultGroup, time: float) -> Iterator[None]:
-    """Show the schedule at one time, with time for the window after each layer.
+def schedule_in_turn(
+    viewer: "Viewer", group: ResultGroup, time: float, *, show: bool = True
+) -> Iterator[None]:
+    """Draw the schedule at one time, with time for the window after each layer.
 
     Layers that are there already are drawn anew.
 
@@ -281,6 +294,8 @@ def schedule_in_turn(viewer: "Viewer", group: ResultGroup, time: float) -> Itera
     ----------
     time : float
         t in (0, 1]; the nearest time of the clock is shown.
+    show : bool
+        Whether gamma is shown where no map of the schedule is.
     """
     clock, rate = group.clock, group.rate
     if clock is None or rate is None:
@@ -289,7 +304,8 @@ def schedule_in_turn(viewer: "Viewer", group: ResultGroup, time: float) -> Itera
     there = {plugin_metadata(one)["role"]: one for one in layers_of(viewer.layers, group.name)}
     frame, inner = frame_index(viewer, rate), np.ones(rate.data.shape[-2:], dtype=bool)
     if group.stored is not None:
-        inner = group.stored.inner.reshape(rate.data.shape)[frame]
+        valid = group.stored.reconstruction.valid.reshape(rate.data.shape)
+        inner = without_border(valid[frame])
     wanted: list[LayerData] = []
     if RATE not in there and group.stored is not None:
         wanted.append(group.stored.makers()[RATE]())
@@ -313,8 +329,10 @@ def schedule_in_turn(viewer: "Viewer", group: ResultGroup, time: float) -> Itera
             "contrast_limits": limits,
         }
         wanted.append((values, keywords, "image"))
+    maps_of = {RATE, *AT_TIME.values()}
+    hidden = not any(layer.visible for role, layer in there.items() if role in maps_of)
     yield from show_in_turn(viewer, wanted)
-    if not there.keys() >= set(AT_TIME.values()):
+    if hidden and show:
         show_only(viewer, group, AT_TIME["gamma"])
 
 

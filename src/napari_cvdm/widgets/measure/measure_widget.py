@@ -359,11 +359,14 @@ class MeasureWidget(Dock):
         """Say that the table is of another mask, another result or other settings."""
         if self._measured is not None:
             self._measured = None
-            self.outdated.say(WARNING, OUTDATED)
+            if self.table.rowCount() or self.panel.busy:
+                self.outdated.say(WARNING, OUTDATED)
 
     def _on_selected(self) -> None:
         """Select the row of the object that was selected in the mask."""
         mask = self.mask.value()
+        if mask is None:
+            return
         label = getattr(mask, "selected_label", None)
         if label is None:
             label = min(mask.selected_data, default=-1) + 1

@@ -418,5 +418,5 @@ def test_a_plate_without_its_wells_is_named_as_one(tmp_path: Path) -> None:
     root = zarr.open_group(str(tmp_path / "a.zarr"), mode="w", zarr_format=2)
     for wells in ([], [{"path": "A/1"}]):
         root.attrs["plate"] = {"wells": wells, "version": "0.4"}
-        with pytest.raises(ImageFileError, match=f"is a plate of {len(wells)} wells"):
+        with pytest.raises(ImageFileError, match=f"is a plate that names {len(wells)} wells"):
             open_image(tmp_path / "a.zarr")

@@ -353,25 +353,21 @@ global statistics are the first limit, then storage, then the scheduler.""",
 )
 
 
-# Section, beginning of a row of it, and what version 0.1.0 measured there.
+UNTIED = """A whole cell in a flat medium: version 0.1.0 tied its low spatial frequencies to US-TIE,
+which repeats the field, too."""
+NARROW = """Samples of super-resolution differ less from each other than from the truth. The
+calibrated interval corrects this on average."""
+INVERTED = "Each image is inverted before it is sampled."
+# Section, beginning of a row of it, what version 0.1.0 measured there, and why it differs.
 FIRST_VERSION = (
-    ("phase", "HL60 whole: mean of US-TIE", "0.85 of US-TIE"),
-    ("spread", "network: RMS error, RMS spread", "4.37, 4.55 counts"),
-    ("speed", "phase-2shot: 256 x 256 input, 1 sample", "1.62 s processor"),
-    ("speed", "widefield-x2: 256 x 256 input, 1 sample", "2.88 s processor"),
-    ("speed", "phase-2shot: 16 samples of 512 x 512, 6 evaluations, fp32", "14.0 s"),
-    ("speed", "widefield-x2: 16 samples of 512 x 512, 6 evaluations, fp32", "9.9 s"),
+    ("phase", "HL60 whole: mean of US-TIE", "0.85 of US-TIE", UNTIED),
+    ("spread", "network: RMS error, RMS spread", "4.37, 4.55 counts", NARROW),
+    ("speed", "phase-2shot: 256 x 256 input, 1 sample", "1.62 s processor", INVERTED),
+    ("speed", "widefield-x2: 256 x 256 input, 1 sample", "2.88 s processor", INVERTED),
+    ("speed", "phase-2shot: 16 samples of 512 x 512, 6 evaluations, fp32", "14.0 s", INVERTED),
+    ("speed", "widefield-x2: 16 samples of 512 x 512, 6 evaluations, fp32", "9.9 s", INVERTED),
 )
 WORSE_TITLE = "What got worse since 0.1.0"
-WORSE = f"""## {WORSE_TITLE}
-
-{{table}}
-- A whole cell in a flat medium has a larger error. Version 0.1.0 tied its low spatial frequencies
-  to US-TIE. That helped where the field repeats, and harmed everywhere else.
-- Samples of super-resolution differ less from each other than from the truth. The calibrated
-  interval corrects this on average.
-- Each image is inverted before it is sampled. One sample takes longer.
-"""
 
 
 def small_measurements(
@@ -483,15 +479,18 @@ def describe(section: Section, saved: str, before: str = "") -> str:
 def compare_with_first(saved: dict[str, str]) -> str:
     """What got worse since version 0.1.0, from rows that it measured, too; empty without them."""
     prefixes = {one.name: one.prefix for one in SECTIONS}
-    lines = [
-        (row.what, then, row.value)
-        for section, beginning, then in FIRST_VERSION
+    found = [
+        (row.what, then, row.value, why)
+        for section, beginning, then, why in FIRST_VERSION
         for row in read_rows(saved.get(section, ""), prefixes.get(section))
         if beginning in row.what
     ]
-    head = [("measured", "0.1.0", "now"), ("---",) * 3]
-    shown = "".join("| " + " | ".join(line) + " |\n" for line in [*head, *lines])
-    return WORSE.format(table=shown) if lines else ""
+    if not found:
+        return ""
+    lines = [("measured", "0.1.0", "now"), ("---",) * 3, *(one[:3] for one in found)]
+    shown = "".join("| " + " | ".join(line) + " |\n" for line in lines)
+    reasons = "\n\n".join(dict.fromkeys(why for *_, why in found))
+    return f"## {WORSE_TITLE}\n\n{shown}\n{reasons}\n"
 
 
 def make_page(saved: dict[str, str]) -> str:

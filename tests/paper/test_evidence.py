@@ -99,9 +99,10 @@ def test_the_page_in_the_docs_has_every_section_with_its_commands() -> None:
 def test_what_the_first_version_measured_stands_beside_what_is_now(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(evidence, "FIRST_VERSION", (("phase", "error of", "0.4 %"),))
+    monkeypatch.setattr(evidence, "FIRST_VERSION", (("phase", "error of", "0.4 %", "A reason."),))
     saved = {"phase": "Title\n  error of the mean          0.5 %      <= 3 %  met\n"}
-    assert "| error of the mean | 0.4 % | 0.5 % |" in compare_with_first(saved)
+    shown = compare_with_first(saved)
+    assert "| error of the mean | 0.4 % | 0.5 % |" in shown and "A reason." in shown
     assert compare_with_first({}) == ""
 
 

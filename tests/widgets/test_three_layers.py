@@ -9,7 +9,7 @@ from napari_cvdm.core.result import ClockCurve
 from napari_cvdm.widgets.layers.layer_data import look_of, plugin_metadata
 from napari_cvdm.widgets.layers.placement import Placement
 from napari_cvdm.widgets.layers.result_layers import AT_TIME, groups_of, to_layer_data
-from napari_cvdm.widgets.layers.shown_layers import show_result, show_schedule_at, show_stored
+from napari_cvdm.widgets.layers.shown_layers import schedule_in_turn, show_result, show_stored
 
 
 @pytest.fixture
@@ -142,7 +142,8 @@ def test_a_movie_has_the_schedule_of_each_frame_without_an_axis_of_times(viewer)
     result = reconstruction((3, 6, 8), "TYX")
     show_result(viewer, to_layer_data(result, Placement.of(source)))
     (group,) = groups_of(viewer.layers)
-    show_schedule_at(viewer, group, 1.0)
+    for _ in schedule_in_turn(viewer, group, 1.0):
+        pass
     gamma = roles(viewer)["gamma at t"]
     assert viewer.dims.ndim == 3
     np.testing.assert_allclose(np.asarray(gamma.data), np.exp(-result.rate), rtol=1e-6)

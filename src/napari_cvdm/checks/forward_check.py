@@ -52,7 +52,7 @@ def forward_model_for(
 ) -> Generator[str, None, ForwardCheckModel]:
     """How one frame, or the region of it that was asked for, was imaged.
 
-    Every step of a solver is said.
+    Yields before each solver step.
 
     Raises
     ------
@@ -163,7 +163,7 @@ class ForwardCheckAccumulator:
         self._reference: np.ndarray | None = None
 
     def begin(self, index: tuple[int, ...], prepared: NetworkInput) -> Generator[str, None, None]:
-        """A frame is prepared. Every step of a solver is said, here and in what follows."""
+        """A frame is prepared. Yields before each solver step, as do `see` and `end`."""
         self._index, self._how, self._fitted, self._estimate = index, None, None, None
         try:
             self._how = yield from forward_model_for(prepared, self._plan, self._card)

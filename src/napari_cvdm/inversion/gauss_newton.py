@@ -37,7 +37,7 @@ GRADIENT_SHARE, CURVATURE_SHARE = 0.03, 0.5  # s: neighbouring differences are n
 # Roots of v [rad/px, rad/px^2]: what noise leaves of smooth places.
 LEAST_GRADIENT, LEAST_CURVATURE = 0.05, 0.05
 NEIGHBOURHOOD_PX = 2.0
-# Of the local prior. More steps lower no error (`python -m paper.phase_accuracy`).
+# Of the local prior: as few steps as parts under uneven light allow (`test_phase_blocks`).
 ROUNDS, INNER_STEPS = 8, 18
 
 

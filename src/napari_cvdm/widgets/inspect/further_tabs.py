@@ -422,8 +422,13 @@ class NextImageTab(QWidget):
 
     def set_group(self, group: ResultGroup | None) -> None:
         """Be ready for another result, or the same after its layers have changed."""
-        other = group is None or self._group is None or group.stored is not self._group.stored
-        other = other or group is None or self._group is None or group.name != self._group.name
+        former = self._group
+        other = (
+            group is None
+            or former is None
+            or group.name != former.name
+            or group.stored is not former.stored
+        )
         self._group = group if group is not None and group.layer(RECONSTRUCTION) else None
         self.setEnabled(self._group is not None)
         if other:

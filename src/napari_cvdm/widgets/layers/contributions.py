@@ -152,12 +152,8 @@ def read_result_layers(path: str | Sequence[str]) -> list[LayerData]:
         step_um = (max(planes_um) - min(planes_um)) / (len(planes_um) - 1)
         place = {**place, "z_step_um": step_um}
     source = placement(stored.source, axes, result.pixel_um * result.upsampling, place)
-    source = replace(
-        source,
-        files=stored.files,
-        planes=len(stored.planes_um or (0.0,)),
-        channels=stored.channels,
-    )
+    planes = len(stored.planes_um or (0.0,))
+    source = replace(source, files=stored.files, planes=planes, channels=stored.channels)
     return to_layer_data(result, source)
 
 
@@ -183,21 +179,15 @@ def read_disk_layers(path: str | Sequence[str]) -> list[LayerData]:
         fine = {letter: upsampling if letter in "YX" else 1 for letter in axes}
         shape = tuple(sizes.get(letter, 1) // fine[letter] for letter in axes)
         source = str(next(iter(record["pixels_sha256"])))
+        taken = place_of_source(mean.place, pixel_um, upsampling, None)
+        place = placement(source, axes, pixel_um * upsampling, taken)
         run = Run(
             # Of the measured image only its axes are asked for.
             request=ReconstructionRequest(
                 image=ImageStack(array=np.broadcast_to(np.float32(0), shape), axes=axes),
                 model=str(record["model"]["name"]),
             ),
-            place=replace(
-                placement(
-                    source,
-                    axes,
-                    pixel_um * upsampling,
-                    place_of_source(mean.place, pixel_um, upsampling, None),
-                ),
-                channels=mean.channels,
-            ),
+            place=replace(place, channels=mean.channels),
             unit=str(record["output"]["unit"]),
             upsampling=upsampling,
         )

@@ -196,12 +196,9 @@ def _complete(viewer: "Viewer", layers: list[LayerData]) -> Iterator[None]:
         if number not in there:
             below, above = there.get(number - 1), there[max(there)]
             beside = above if below is None else below
-            end = len(viewer.layers)  # where the user removed the layer meanwhile
-            at = (
-                viewer.layers.index(beside) + (below is not None)
-                if beside in viewer.layers
-                else end
-            )
+            at = len(viewer.layers)  # the user may have removed the layer meanwhile
+            if beside in viewer.layers:
+                at = viewer.layers.index(beside) + (below is not None)
             there[number] = Layer.create(*data)
             viewer.layers.insert(at, there[number])
             yield
@@ -277,18 +274,12 @@ FIELDS = {"gamma": "gamma", "beta": "beta", "log-SNR": "half_log_snr"}
 FIRST_TIME = 0.5
 
 
-def show_schedule_at(viewer: "Viewer", group: ResultGroup, time: float) -> None:
-    """Show gamma, beta and the rate of a result at one time, as images without an axis of times."""
-    for _ in schedule_in_turn(viewer, group, time):
-        pass
-
-
 def schedule_in_turn(
     viewer: "Viewer", group: ResultGroup, time: float, *, show: bool = True
 ) -> Iterator[None]:
-    """Draw the schedule at one time, with time for the window after each layer.
+    """Draw gamma, beta and the rate of a result at one time, as images without an axis of times.
 
-    Layers that are there already are drawn anew.
+    The window is served after each layer. Layers that are there already are drawn anew.
 
     Parameters
     ----------

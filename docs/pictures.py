@@ -31,7 +31,8 @@ from napari_cvdm.widgets.layers.contributions import (
     widefield_network,
 )
 from napari_cvdm.widgets.layers.layer_data import plugin_metadata
-from napari_cvdm.widgets.layers.result_layers import CHI2_ROLE
+from napari_cvdm.widgets.layers.result_layers import CHI2_ROLE, groups_of
+from napari_cvdm.widgets.layers.shown_layers import leave_grid, show_stored
 from napari_cvdm.widgets.live.live_widget import LiveWidget
 from napari_cvdm.widgets.measure.measure_widget import MeasureWidget
 from napari_cvdm.widgets.reconstruct.block_runs import PROCESSES
@@ -110,9 +111,14 @@ class Studio:
         self.viewer.window.resize(*WINDOW)
 
     def show_only(self, *roles: str) -> None:
-        """Show the layers of these roles alone."""
+        """Show the layers of these roles alone; a result is asked for those that it has."""
+        for group in groups_of(self.viewer.layers):
+            for role in roles:
+                show_stored(self.viewer, group, role)
         for layer in self.viewer.layers:
             layer.visible = plugin_metadata(layer).get("role") in roles
+        if not any(layer.visible for layer in self.viewer.layers):
+            raise ValueError(f"no layer is {' or '.join(roles)}: the picture would be empty")
         self.viewer.reset_view()
 
     def close(self) -> None:
@@ -208,7 +214,7 @@ def phase(out: Path, theme: str) -> None:
     dock.results.compare.click()
     studio.wait(lambda: quiet(dock))
     studio.photograph("phase-compared")
-    studio.viewer.canvas.grid.enabled = False
+    leave_grid(studio.viewer)
     for name in ("phase-physics", "us-tie", "wotf"):
         studio.viewer.layers.remove(f"{name} of two defocused planes [rad]")
     inspector = studio.open_dock(InspectWidget, "Inspect")
@@ -381,8 +387,7 @@ def docks(out: Path) -> None:
     dock.results.compare.click()
     studio.wait(lambda: quiet(dock))
     studio.photograph_all("compare")
-    for _ in range(2):  # to the uncertainty and back, out of the grid
-        dock.results.turn.click()
+    leave_grid(studio.viewer)
     measure = studio.open_dock(MeasureWidget, "Measure")
     measure.suggest.click()
     studio.wait(lambda: not measure.panel.busy)

@@ -6,7 +6,8 @@ import numpy as np
 from scipy.ndimage import maximum_filter
 from scipy.stats import mannwhitneyu
 
-from napari_cvdm.tasks.task import BORDER_PX, interior
+from napari_cvdm.core.statistics import interior
+from napari_cvdm.tasks.task import BORDER_PX
 from paper.measure import Row
 from paper.reviewer.bench import Case
 

@@ -22,12 +22,13 @@ from napari_cvdm.analysis.next_image import (
 )
 from napari_cvdm.core.request import ImageStack, ReconstructionRequest, RequestError
 from napari_cvdm.core.result import finished
+from napari_cvdm.core.statistics import interior
 from napari_cvdm.inversion.priors import PowerLaws
 from napari_cvdm.physics.camera import CameraNoise
 from napari_cvdm.physics.forward_model import PhaseForwardModel, PhaseObject
 from napari_cvdm.reconstruction.plan import resolve
 from napari_cvdm.tasks import TASKS
-from napari_cvdm.tasks.task import BORDER_PX, interior
+from napari_cvdm.tasks.task import BORDER_PX
 
 SHAPE = (48, 64)
 PHOTONS = 2000.0

@@ -14,6 +14,7 @@ from napari_cvdm.core.intensity import dark_level
 from napari_cvdm.core.microscope import Microscope
 from napari_cvdm.core.request import ImageStack, ReconstructionRequest
 from napari_cvdm.core.result import finished
+from napari_cvdm.core.statistics import interior
 from napari_cvdm.models.checkpoint import load_checkpoint
 from napari_cvdm.physics.camera import photon_transfer
 from napari_cvdm.reconstruction.plan import prepare_frame, resolve
@@ -21,7 +22,6 @@ from napari_cvdm.simulate.ranges import WidefieldRanges
 from napari_cvdm.simulate.scenes import UPSAMPLING, simulate_widefield
 from napari_cvdm.tasks import WidefieldX2
 from napari_cvdm.tasks.deconvolved import lens_of_microscope
-from napari_cvdm.tasks.task import interior
 
 BRIGHT = WidefieldRanges(
     haze=(0, 0),

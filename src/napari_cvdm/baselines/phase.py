@@ -17,6 +17,7 @@ from napari_cvdm.core.microscope import Microscope
 from napari_cvdm.core.plan import Plan
 from napari_cvdm.core.request import RequestError
 from napari_cvdm.core.result import name_stages
+from napari_cvdm.core.statistics import interior
 from napari_cvdm.physics.tie import (
     AUTHORS_REGULARISATION,
     axial_difference,
@@ -26,7 +27,7 @@ from napari_cvdm.physics.tie import (
 from napari_cvdm.tasks.defocused_planes import SortedPlanes, check_planes, usable_planes
 from napari_cvdm.tasks.phase import PhaseTwoShot
 from napari_cvdm.tasks.phase_posterior import PhasePosterior
-from napari_cvdm.tasks.task import BORDER_PX, interior
+from napari_cvdm.tasks.task import BORDER_PX
 
 WOTF_REGULARISATION = 1e-5  # the best power of ten on the measured HL60 cell, see paper.classical
 LARGEST_REGULARISATION = 10.0

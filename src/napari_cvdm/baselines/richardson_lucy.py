@@ -12,10 +12,11 @@ from napari_cvdm.baselines.method import Answer, Baseline, Solving
 from napari_cvdm.core.intensity import IntensityScale, fill_unmeasured, measured_pixels
 from napari_cvdm.core.plan import Plan
 from napari_cvdm.core.request import RequestError
+from napari_cvdm.core.statistics import interior
 from napari_cvdm.physics.camera import photon_transfer
 from napari_cvdm.tasks.deconvolved import Deconvolution, chi_squared, estimate_lens, find_lens
 from napari_cvdm.tasks.fluorescence import WidefieldX2, above_dark
-from napari_cvdm.tasks.task import BORDER_PX, interior, saturated
+from napari_cvdm.tasks.task import BORDER_PX, saturated
 
 MOST_ITERATIONS = 100
 LARGEST_ITERATIONS = 1000

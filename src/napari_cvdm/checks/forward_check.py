@@ -30,12 +30,12 @@ from napari_cvdm.core.result import (
     Reconstruction,
     compute_half_width,
 )
-from napari_cvdm.core.statistics import RunningMoments, carried_calibration
+from napari_cvdm.core.statistics import RunningMoments, carried_calibration, interior
 from napari_cvdm.models.checkpoint import ModelCard
 from napari_cvdm.physics.widefield import gaussian_transfer
 from napari_cvdm.tasks import NetworkInput
 from napari_cvdm.tasks.phase_posterior import PhasePosterior
-from napari_cvdm.tasks.task import BORDER_PX, interior, refine_mask
+from napari_cvdm.tasks.task import BORDER_PX, refine_mask
 
 FAILURES = (ValueError, RuntimeError, MemoryError, ArithmeticError)
 LEAST_STRUCTURE = 0.1  # of chi-squared, above the noise: less is no structure to explain

@@ -14,12 +14,12 @@ from torch import Tensor
 
 from napari_cvdm.checks.check_model import Comparison, Fitted
 from napari_cvdm.core.result import finished
+from napari_cvdm.core.statistics import interior
 from napari_cvdm.inversion import Fit
 from napari_cvdm.inversion.gauss_newton import conjugate_gradients
 from napari_cvdm.inversion.priors import weak_normal
 from napari_cvdm.physics.camera import LEAST_DEVIATION
 from napari_cvdm.physics.forward_model import PhaseLinearisation, PhaseObject
-from napari_cvdm.tasks.task import interior
 
 MOST_STEPS = 40
 SMALLEST_GAIN = 0.005  # of chi-squared: the solution is good enough

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from mpl_toolkits.axes_grid1.anchored_artists import AnchoredSizeBar  # type: ignore[import-untyped]
 
 from napari_cvdm.analysis.correlations import error_by_spread
+from napari_cvdm.core.statistics import interior
 
 if TYPE_CHECKING:
     from napari_cvdm.evaluation.evaluate import Evaluation
@@ -22,7 +23,7 @@ PANEL_INCHES = 4.6
 DPI = 120
 SCALE_BARS_UM = (0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0)
 SCALE_BAR_SHARE = 0.2
-USUAL_PERCENTILES = (0.5, 99.8)
+USUAL_PERCENTILES, BORDER_PX = (0.5, 99.8), 8
 SMALLEST_SPAN = 0.01
 AXES_INCHES = 4.4
 GUIDE: Mapping[str, Any] = {"color": "0.6", "linestyle": "--", "linewidth": 1}
@@ -42,7 +43,8 @@ class Panel:
     colormap : str
         A colormap of matplotlib.
     limits : tuple of float, optional
-        Values at the ends of the colour bar; the 0.5 and 99.8 percentiles unless given.
+        Values at the ends of the colour bar; the 0.5 and 99.8 percentiles of
+        all but the border unless given.
     """
 
     title: str
@@ -65,7 +67,10 @@ def draw_panels(path: Path, title: str, panels: Sequence[Panel]) -> None:
     FigureCanvasAgg(figure)
     figure.suptitle(title, fontsize=17, fontweight="bold")
     for axes, panel in zip(figure.subplots(rows, COLUMNS, squeeze=False).flat, panels, strict=True):
-        low, high = panel.limits or np.percentile(panel.pixels, USUAL_PERCENTILES)
+        # At the border of the image the noise-rate map differs so much that it would set the ends.
+        shape = panel.pixels.shape[0], panel.pixels.shape[1]
+        inner = panel.pixels[interior(shape, min(BORDER_PX, min(shape) // 4))]
+        low, high = panel.limits or np.percentile(inner, USUAL_PERCENTILES)
         # Else rounding errors of a flat image are drawn in full colour.
         least = SMALLEST_SPAN * max(abs(low), abs(high), 1e-9)
         shown = axes.imshow(

@@ -115,3 +115,10 @@ class RunningMoments:
         squares = squares + difference * (image - mean)
         self.mean = mean.astype(np.float32)
         self.variance = (squares / max(1, self.count - 1)).astype(np.float32)
+
+
+def interior(shape: tuple[int, int], border: int) -> np.ndarray:
+    """True but for a border band of `border` pixels, bool of shape (Y, X)."""
+    mask = np.zeros(shape, dtype=bool)
+    mask[border : shape[0] - border, border : shape[1] - border] = True
+    return mask

@@ -19,6 +19,7 @@ from napari_cvdm.core.intensity import (
 )
 from napari_cvdm.core.plan import Plan
 from napari_cvdm.core.result import finished
+from napari_cvdm.core.statistics import interior
 from napari_cvdm.physics.camera import CameraNoise, photon_transfer
 from napari_cvdm.tasks.deconvolved import (
     DECONVOLVED_CHANNELS,
@@ -36,7 +37,6 @@ from napari_cvdm.tasks.task import (
     NetworkInput,
     SampledPlane,
     fitting,
-    interior,
     saturated,
 )
 

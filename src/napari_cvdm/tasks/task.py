@@ -335,13 +335,6 @@ class Task(Protocol):
         """Global statistics that were kept in a file."""
 
 
-def interior(shape: tuple[int, int], border: int) -> np.ndarray:
-    """True but for a border band of `border` pixels, bool of shape (Y, X)."""
-    mask = np.zeros(shape, dtype=bool)
-    mask[border : shape[0] - border, border : shape[1] - border] = True
-    return mask
-
-
 def refine_mask(mask: np.ndarray, factor: int) -> np.ndarray:
     """A mask (Y, X) on a grid of `factor` times as many pixels along each axis."""
     return np.kron(mask, np.ones((factor, factor), dtype=bool))

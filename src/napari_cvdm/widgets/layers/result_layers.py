@@ -10,7 +10,7 @@ import numpy as np
 
 from napari_cvdm.analysis.measure import optical_path_nm
 from napari_cvdm.core.result import ClockCurve, ForwardCheck, Reconstruction
-from napari_cvdm.core.statistics import INTERVAL, STATISTICS, spread_as
+from napari_cvdm.core.statistics import INTERVAL, STATISTICS, interior, spread_as
 from napari_cvdm.io.limits import parse_json_object, read_bounded
 from napari_cvdm.io.result_folder import PROVENANCE
 from napari_cvdm.io.zarr_write import open_pyramid, sample_axis
@@ -247,11 +247,8 @@ def without_border(trusted: np.ndarray) -> np.ndarray:
 
     At the border of the image the schedule differs so much that it would set the contrast.
     """
-    inner = np.array(trusted)
-    border = min(SCHEDULE_BORDER_PX, *(side // 4 for side in inner.shape[-2:]))
-    for axis in (-2, -1):
-        band = np.moveaxis(inner, axis, 0)
-        band[:border] = band[len(band) - border :] = False
+    shape = trusted.shape[-2], trusted.shape[-1]
+    inner: np.ndarray = trusted & interior(shape, min(SCHEDULE_BORDER_PX, min(shape) // 4))
     return inner
 
 
@@ -379,7 +376,8 @@ def _disk_layer(path: Path, name: str, run: Run) -> LayerData:
     else:
         coarsest = np.asarray(levels[-1][(0,) * (levels[-1].ndim - 2)])
         if name == "rate":
-            keywords |= {"colormap": "viridis", "contrast_limits": inner_limits(coarsest)}
+            inner = coarsest[without_border(np.ones(coarsest.shape, dtype=bool))]
+            keywords |= {"colormap": "viridis", "contrast_limits": inner_limits(inner)}
         else:
             keywords |= spread_look(coarsest) if name == "std" else look_of(coarsest, unit)
     return levels if len(levels) > 1 else levels[0], keywords, kind

@@ -7,7 +7,7 @@ sharper or a measured image of the same field, where there is one.
 import argparse
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -70,8 +70,10 @@ def real_inputs() -> Iterator[tuple[RealField | JudgedField, np.ndarray | None]]
     """Every real image with its truth, where there is one."""
     for image in (*tsim_fields(), *dlsim_fields(), *airyscan_fields()):
         yield image, image.truth
-    for judged in (*hl60_fields(), microlens_field()):
-        yield judged, judged.phase
+    for judged in hl60_fields():
+        yield replace(judged, name=f"HL60 {judged.name}, simulated planes"), judged.phase
+    lenses = microlens_field()
+    yield lenses, lenses.phase
     for judged, _ in cell_parts():
         yield judged, None
 

@@ -131,6 +131,13 @@ The optics of T-SIM and dL-SIM are assumed (NA 1.4, 520 nm, oil).
   residual did not improve all sets.""",
     ),
     Section(
+        name="points",
+        title="Super-resolution: pairs of points",
+        commands=("python -m paper.super_resolution points",),
+        note="""The smallest distance from which on 90 % of the pairs are resolved. Simulated
+points, in focus, without haze. The truth has the resolution that the card of the model states.""",
+    ),
+    Section(
         name="time",
         title="Time of one image",
         commands=(
@@ -167,8 +174,8 @@ wide for most others.""",
         name="benchmark_phase",
         title="Phase: the model and classical methods on simulated fields",
         commands=(
-            "napari-cvdm benchmark --out DIR --models phase-2shot us-tie wotf --fields 16 "
-            "--samples 16 --field-px 128",
+            "napari-cvdm benchmark --out DIR --models phase-2shot phase-physics us-tie wotf "
+            "--fields 16 --samples 16 --field-px 128",
         ),
         columns=BENCHMARK,
         note="""Radians. A few fields with large errors at low spatial frequencies dominate. The
@@ -290,8 +297,7 @@ and of a mounted one.""",
         name="speed",
         title="Speed",
         commands=(
-            "python -m paper.speed --only ratio --only stages --only precision --only overhead "
-            "--only rate --only tiles",
+            "python -m paper.speed --only ratio --only stages --only overhead --only rate",
             "OMP_NUM_THREADS=2 python -m paper.speed --only large --only one",
             "xvfb-run -a python -m paper.startup",
         ),
@@ -300,6 +306,18 @@ and of a mounted one.""",
         note="""Processor time of one thread, both sides by turns, on a shared machine. *Published*
 is the U-Net and the 200 steps of the official code, rebuilt in torch. Precision bf16 is about
 twice as fast with AMX, and changes samples by 0.2 % (phase) or 1.5 % of the spread.""",
+    ),
+    Section(
+        name="shares",
+        title="Speed: shares of physics and network",
+        commands=tuple(
+            f"OMP_NUM_THREADS={threads} python -m paper.speed --only stages --size {size} "
+            "--rounds 1"
+            for size in (64, 256, 1024)
+            for threads in (1, 2)
+        ),
+        prefix=1,
+        note="Processor time, and one run of each: compare the shares, not the seconds.",
     ),
     Section(
         name="evaluations",
@@ -316,6 +334,10 @@ within 2 % of the best at 6 evaluations, the default. With 10 fields, 1 % may be
             "--sizes 32768",
             "python -m paper.scale slope --model tiny-denoise --steps 1 --samples 1 --block 1024 "
             "--sizes 512 1024 2048 4096 8192 16384",
+            "python -m paper.scale slope --model widefield-x2 --steps 1 --samples 1 --block 1024 "
+            "--sizes 512 1024 2048 4096 8192",
+            "python -m paper.scale whole --model widefield-x2 --sizes 512 1024 2048",
+            "python -m paper.scale whole --model phase-2shot --sizes 256 512 1024 2048",
             "python -m paper.scale halo --model widefield-x2 --steps 6 --samples 4 --block 128 "
             "--sizes 256",
         ),

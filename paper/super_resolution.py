@@ -22,6 +22,9 @@ from skimage.registration import phase_cross_correlation
 
 from napari_cvdm.core.intensity import dark_level
 from napari_cvdm.core.request import ImageStack, ReconstructionRequest
+from napari_cvdm.core.result import finished
+from napari_cvdm.evaluation.pair_sets import Sampling
+from napari_cvdm.evaluation.resolution import two_point_resolution
 from napari_cvdm.models.checkpoint import Checkpoint
 from napari_cvdm.models.registry import load_model
 from napari_cvdm.reconstruction.methods import load_method
@@ -44,6 +47,8 @@ LEAST_GAIN_DB = 0.5
 LARGEST_LOSS = 0.02  # of the flux
 LARGEST_EXPOSURE_ERROR = 0.01
 LARGEST_SECONDS = 6.0
+POINT_FIELDS = 4
+MOST = 0.9  # of the pairs of a distance
 FILTER_RINGS = 60  # of spatial frequency, from 0 to 1/2
 
 
@@ -312,6 +317,23 @@ def simulated_request(
     )
 
 
+def point_rows(model: Checkpoint, samples: int) -> Iterator[Row]:
+    """At which distance, and above it, most pairs of points are resolved (objective of NA 1.4).
+
+    The truth has the resolution that the card states.
+    """
+    sampling = Sampling(samples=samples, device="cpu")
+    found = finished(two_point_resolution(model, sampling, fields=POINT_FIELDS))
+    for name, shares in found.apart.items():
+        merged = [share < MOST for share in shares]
+        first = max((number + 1 for number, one in enumerate(merged) if one), default=0)
+        distances = [f"{1000 * one:.0f}" for one in found.separation_um[first:]]
+        yield Row(
+            what=f"{found.pairs} pairs a distance, 1,000 photons: {name}",
+            value=f"{distances[0]} nm" if distances else "none",
+        )
+
+
 def speed_rows(model: Checkpoint, samples: int) -> Iterator[Row]:
     """Seconds for an image of 256 x 256 pixels on all threads; the second of two runs.
 
@@ -339,6 +361,7 @@ PARTS: dict[str, Callable[[Checkpoint, int], Iterator[Row]]] = {
     "airyscan": lambda model, samples: real_rows(model, airyscan_fields(), 0.0, samples),
     "textures": texture_rows,
     "flux": flux_rows,
+    "points": point_rows,
     "speed": speed_rows,
 }
 

@@ -3,6 +3,7 @@
 The task: optical density of an absorbing object, from one brightfield image of it.
 """
 
+import sys
 from collections.abc import Generator, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -26,7 +27,7 @@ from napari_cvdm.physics.camera import photon_transfer
 from napari_cvdm.reconstruction.methods import register_task
 from napari_cvdm.reconstruction.reconstruct import reconstruct
 from napari_cvdm.simulate.ranges import RANGES
-from napari_cvdm.tasks import TASKS, NetworkInput
+from napari_cvdm.tasks import ENTRY_POINTS, TASKS, NetworkInput
 from napari_cvdm.training.card import INTENSITIES
 from napari_cvdm.training.loop import train
 from napari_cvdm.training.pool import TrainingField
@@ -141,18 +142,41 @@ every = 10
 """
 
 
+def register() -> None:
+    register_task(Density(), DensityRanges, make_field, intensity="counts", check_model=check_model)
+
+
 @pytest.fixture
-def recipe(tmp_path: Path) -> Iterator[Path]:
-    """A recipe of the task, which is registered as long as the test runs."""
-    path = tmp_path / "recipe.toml"
-    path.write_text(RECIPE, encoding="utf-8")
+def tables() -> Iterator[None]:
+    """What is registered during a test is forgotten after it."""
     with ExitStack() as stack:
         for table in (TASKS, RANGES, FIELDS, INTENSITIES, CHECK_MODELS):
             stack.enter_context(patch.dict(table))
-        register_task(
-            Density(), DensityRanges, make_field, intensity="counts", check_model=check_model
-        )
-        yield path
+        yield
+
+
+@pytest.fixture
+def unregistered(tmp_path: Path, tables: None) -> Path:
+    """A recipe of the task, which nobody has registered."""
+    path = tmp_path / "recipe.toml"
+    path.write_text(RECIPE, encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def recipe(unregistered: Path) -> Path:
+    """A recipe of the task, which is registered as long as the test runs."""
+    register()
+    return unregistered
+
+
+def install(folder: Path, module: str) -> None:
+    """Make a folder one where a package with a task is installed."""
+    (folder / "density_package.py").write_text(module, encoding="utf-8")
+    information = folder / "density_package-1.0.dist-info"
+    information.mkdir()
+    (information / "METADATA").write_text("Name: density-package\nVersion: 1.0\n")
+    (information / "entry_points.txt").write_text(f"[{ENTRY_POINTS}]\ndensity = density_package\n")
 
 
 def test_a_toy_task_is_simulated_trained_reconstructed_and_checked(
@@ -184,11 +208,28 @@ def test_two_tasks_of_one_name_are_refused(recipe: Path) -> None:
         register_task(Density(), DensityRanges, make_field, intensity="counts")
 
 
-def test_a_task_that_is_not_registered_is_refused_in_words(tmp_path: Path) -> None:
-    path = tmp_path / "recipe.toml"
-    path.write_text(RECIPE, encoding="utf-8")
+def test_a_task_that_is_not_registered_is_refused_in_words(unregistered: Path) -> None:
     with pytest.raises(RequestError, match="task is 'density'; allowed are"):
-        read_recipe(path)
+        read_recipe(unregistered)
+
+
+def test_a_task_of_an_installed_package_is_found(
+    unregistered: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "density_package", raising=False)
+    install(tmp_path, f"from {__name__} import register\n\nregister()\n")
+    assert read_recipe(unregistered).task == "density"
+
+
+def test_a_package_that_cannot_be_imported_is_named(
+    unregistered: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "density_package", raising=False)
+    install(tmp_path, "import a_module_that_is_missing")
+    with pytest.raises(RequestError, match="density_package cannot be imported"):
+        read_recipe(unregistered)
 
 
 def test_simulated_pairs_of_another_task_are_refused_in_words() -> None:

@@ -13,7 +13,7 @@ from napari_cvdm.core.request import OPTICS, ImageStack, ReconstructionRequest, 
 from napari_cvdm.core.result import finished
 from napari_cvdm.io import combine_planes, sha256_of
 from napari_cvdm.models.checkpoint import CheckpointError, ModelCard
-from napari_cvdm.tasks import TASKS, NetworkInput, Task
+from napari_cvdm.tasks import TASKS, NetworkInput, Task, find_task
 
 _OME_AXES = "TZC"
 
@@ -119,11 +119,11 @@ def task_of(card: ModelCard) -> Task:
     CheckpointError
         A task that this version does not know, or a network of another shape than the task's.
     """
-    task = TASKS.get(card.task)
+    task = find_task(card.task)
     if task is None:
         raise CheckpointError(
             f"{card.name}: task {card.task!r} is not known to this version; known are "
-            f"{', '.join(TASKS)}. Update napari-cvdm, or import the module that registers it."
+            f"{', '.join(TASKS)}. Update napari-cvdm, or install the package that has it."
         )
     if not card.network:
         return task

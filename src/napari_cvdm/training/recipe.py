@@ -19,7 +19,7 @@ from napari_cvdm.models.cvdm import CVDMConfig
 from napari_cvdm.models.networks import DFCANConfig, UNetConfig
 from napari_cvdm.models.registry import model_folder
 from napari_cvdm.simulate.ranges import RANGES, Ranges
-from napari_cvdm.tasks import TASKS
+from napari_cvdm.tasks import TASKS, find_task
 from napari_cvdm.training.pairs import Arrays, BioSR, Folders, MeasuredPairs
 from napari_cvdm.training.sources import (
     CleanImages,
@@ -292,7 +292,7 @@ def read_recipe(path: str | Path) -> Recipe:
         ) from None
     try:
         task = values.get("task")
-        if task not in TASKS:
+        if not isinstance(task, str) or find_task(task) is None:
             raise RequestError(f"{path}: task is {task!r}; allowed are {', '.join(TASKS)}.")
         start = None
         if "start" in values:

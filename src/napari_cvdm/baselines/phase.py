@@ -81,11 +81,7 @@ class _PhaseMethod(Baseline):
             ),
         )
         estimated["planes"] = check_planes(
-            planes.frame,
-            planes.known,
-            planes.levels,
-            phase.numpy(),
-            register=plan.register,
+            planes.frame, planes.known, planes.levels, phase.numpy(), register=plan.register
         ).as_mapping()
         usable = usable_planes(planes.frame, planes.ratio).all(axis=0)
         valid = usable & interior((frame.shape[1], frame.shape[2]), BORDER_PX)

@@ -245,11 +245,7 @@ class PowerLaws:
         return frame**0.5 * within
 
     def _refined_once(
-        self,
-        power: Tensor,
-        shapes: "_Shapes",
-        normal: tuple[Tensor, ...],
-        most_smooth: Tensor,
+        self, power: Tensor, shapes: "_Shapes", normal: tuple[Tensor, ...], most_smooth: Tensor
     ) -> "PowerLaws":
         """One round; `power` (..., 2, N) and `normal` (..., N) are of N frequencies in a row."""
         absorption = self.absorption[..., None] * shapes.natural

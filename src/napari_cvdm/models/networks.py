@@ -100,12 +100,7 @@ class UNetConfig:
         return 2 + convolutions + self.stride
 
     def live_bytes(
-        self,
-        precision: str,
-        samples: int = 1,
-        *,
-        one_by_one: bool = False,
-        unfolds: bool = False,
+        self, precision: str, samples: int = 1, *, one_by_one: bool = False, unfolds: bool = False
     ) -> float:
         """Bytes that are alive at once at a folded pixel, at the peak of an evaluation.
 

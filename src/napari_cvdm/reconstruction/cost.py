@@ -170,13 +170,7 @@ def tile_bytes(
     return ceil(area * max(steps, *regressions, 0.0))
 
 
-def _bytes_of(
-    plan: Plan,
-    network: CVDM,
-    shape: tuple[int, int],
-    frames: int,
-    together: int,
-) -> int:
+def _bytes_of(plan: Plan, network: CVDM, shape: tuple[int, int], frames: int, together: int) -> int:
     """Bytes of what does not depend on the tile.
 
     They hold conditions, features and noisy images of a frame, and the arrays of the result.

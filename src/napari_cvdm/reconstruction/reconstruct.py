@@ -394,10 +394,7 @@ class ResultArrays:
 
     def __init__(self, plan: Plan, task: Task, earlier: Reconstruction | None) -> None:
         loops = plan.image.loop_shape
-        shape = (
-            *loops,
-            *((part.stop - part.start) * task.upsampling for part in plan.window),
-        )
+        shape = (*loops, *((part.stop - part.start) * task.upsampling for part in plan.window))
         self.mean, self.variance, self.rate = (np.zeros(shape, np.float32) for _ in range(3))
         self.valid = np.zeros(shape, dtype=bool)
         self.counts = np.zeros(loops, dtype=int)

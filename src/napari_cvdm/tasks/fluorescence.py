@@ -256,9 +256,7 @@ class Fluorescence:
         """Prepare one frame, step by step."""
         return (
             yield from self.scaled(
-                frame,
-                *self._measure(frame, plan.background, self.lens_of(plan)),
-                plan.region,
+                frame, *self._measure(frame, plan.background, self.lens_of(plan)), plan.region
             )
         )
 

@@ -20,11 +20,7 @@ from napari_cvdm.core.result import name_stages
 from napari_cvdm.inversion import Fit, fit_local_prior, flatten_background
 from napari_cvdm.physics.camera import inverse_variance
 from napari_cvdm.physics.forward_model import fresnel_number
-from napari_cvdm.tasks.defocused_planes import (
-    check_divided,
-    equalised_levels,
-    usable_planes,
-)
+from napari_cvdm.tasks.defocused_planes import check_divided, equalised_levels, usable_planes
 from napari_cvdm.tasks.phase_input import (
     SMALLEST_STRENGTH_RAD,
     FieldNumbers,
@@ -40,19 +36,8 @@ from napari_cvdm.tasks.phase_inversion import (
     invert_surrounded,
     phase_maps,
 )
-from napari_cvdm.tasks.phase_posterior import (
-    Drawing,
-    PhasePosterior,
-    PosteriorDraws,
-    level_draw,
-)
-from napari_cvdm.tasks.task import (
-    Background,
-    FrameReader,
-    NetworkInput,
-    SampledPlane,
-    fitting,
-)
+from napari_cvdm.tasks.phase_posterior import Drawing, PhasePosterior, PosteriorDraws, level_draw
+from napari_cvdm.tasks.task import Background, FrameReader, NetworkInput, SampledPlane, fitting
 
 SURVEYED_WINDOWS = 8
 ALL_USABLE = 1 - 1e-9  # of the pixels of a bin, but for rounding
@@ -324,10 +309,7 @@ def measure_phase_statistics(
         Over the blank-field image, where there is one.
     """
     microscope, defocus_um = plan.microscope, plan.positions_um
-    levels, condenser_na = (
-        blank_levels(planes, plan.background, reader.shape),
-        plan.condenser_na,
-    )
+    levels, condenser_na = (blank_levels(planes, plan.background, reader.shape), plan.condenser_na)
     step = max(1, ceil(max(reader.shape) / LARGEST_COARSE_PX))
     order, parts = (
         np.argsort(defocus_um),

@@ -282,7 +282,3 @@ class IntensityScale:
     def apply(self, counts: np.ndarray) -> np.ndarray:
         """Counts to network units, float32."""
         return ((counts - self.offset) / self.scale).astype(np.float32)
-
-    def undo(self, values: np.ndarray) -> np.ndarray:
-        """Network units to counts, float32."""
-        return (values * self.scale + self.offset).astype(np.float32)

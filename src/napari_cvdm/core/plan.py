@@ -3,57 +3,30 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 
 from napari_cvdm.core.microscope import Microscope, OpticsError
-from napari_cvdm.core.request import OPTICS, ImageStack, MeasuredPsf, Sampler
+from napari_cvdm.core.request import (
+    OPTICS,
+    ImageStack,
+    MeasuredPsf,
+    ReconstructionRequest,
+    Sampler,
+)
 
 STEP_TOLERANCE = 0.05  # of the z step that a file states
-
-
-class StatedOptics(Protocol):
-    """The optics of an image as far as they are known: a plan, or a request before it runs."""
-
-    @property
-    def image(self) -> ImageStack:
-        """The image."""
-
-    @property
-    def pixel_um(self) -> float | None:
-        """Pixel size in the sample [um]."""
-
-    @property
-    def wavelength_um(self) -> float | None:
-        """Vacuum wavelength [um]."""
-
-    @property
-    def medium_index(self) -> float | None:
-        """Refractive index."""
-
-    @property
-    def na(self) -> float | None:
-        """Numerical aperture of detection."""
-
-    @property
-    def defocus_um(self) -> tuple[float, ...] | None:
-        """Positions of the planes [um]."""
-
-    @property
-    def psf(self) -> MeasuredPsf | None:
-        """Measured PSF."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Plan:
     """A resolved request; `napari_cvdm.reconstruction.plan.resolve` makes it.
 
-    Nothing below reads the request again.
+    Nothing below reads the request again. What is not listed is as in `ReconstructionRequest`.
 
     Parameters
     ----------
-    image : ImageStack
     pixel_um : float
         Pixel size in the sample [um].
     wavelength_um, medium_index, na : float, optional
@@ -62,18 +35,10 @@ class Plan:
         Signed positions of the planes [um]; None for fluorescence.
     condenser_na : float
         Of the illumination; 0 is coherent.
-    background : {"auto", "none"} or ndarray of shape (Y, X) or (P, Y, X)
-    psf : MeasuredPsf, optional
     register : bool
         Whether to look for a shift between the planes.
-    region : tuple of int, optional
-        (top, bottom, left, right) in input pixels; None for all.
-    samples, steps, seed, tile, schedule_points : int
-    sampler : str
     device : str
         A device that this machine has, such as ``cuda:0``.
-    precision : {"fp32", "bf16"}
-    keep_samples : bool
     settings : mapping
         Every setting by the name of the request, for the provenance.
     """
@@ -133,6 +98,10 @@ class Plan:
         return slice(top, bottom), slice(left, right)
 
 
+StatedOptics = Plan | ReconstructionRequest
+"""The optics of an image as far as they are known: of a plan, or of a request before it runs."""
+
+
 def count_planes(fewest: int, defocus_um: Sequence[float] | None) -> int:
     """Planes of one frame: as many as there are positions, if the task takes two or more.
 
@@ -173,11 +142,6 @@ def file_warnings(optics: StatedOptics) -> tuple[str, ...]:
                 "was used; correct it if the file is right."
             )
     return tuple(sentences)
-
-
-def position_warnings(optics: StatedOptics) -> tuple[str, ...]:
-    """All sentences about the positions of the planes; empty if nothing is wrong."""
-    return (*one_sided_warning(optics), *z_step_warning(optics))
 
 
 def one_sided_warning(optics: StatedOptics) -> tuple[str, ...]:

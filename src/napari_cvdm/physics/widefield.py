@@ -12,6 +12,7 @@ from scipy.signal.windows import hann
 from torch import Tensor
 
 from napari_cvdm.core.microscope import Microscope, OpticsError
+from napari_cvdm.physics.fresnel import squared_radius
 
 MEDIA = (1.0, 1.333, 1.515)  # air, water, oil
 MEDIUM_ROOM = 1.01  # by how much the index of a medium exceeds the NA at least
@@ -96,9 +97,7 @@ def gaussian_transfer(shape: tuple[int, int], sigma_px: float, like: Tensor) -> 
 
     f is in cycles/px, and sigma is the standard deviation of the blur.
     """
-    fy = torch.fft.fftfreq(shape[0], dtype=like.dtype, device=like.device)[:, None]
-    fx = torch.fft.fftfreq(shape[1], dtype=like.dtype, device=like.device)[None, :]
-    return torch.exp(-2 * torch.pi**2 * sigma_px**2 * (fy**2 + fx**2))
+    return torch.exp(-2 * torch.pi**2 * sigma_px**2 * squared_radius(shape, 1.0, like))
 
 
 def blur(image: Tensor, transfer: Tensor) -> Tensor:

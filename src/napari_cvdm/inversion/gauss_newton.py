@@ -72,6 +72,11 @@ class Fit:
     inner_steps: int
 
     @property
+    def data(self) -> Tensor:
+        """Intensity over the blank field, (..., P, h, w)."""
+        return self.residual + self.linearisation.expected
+
+    @property
     def chi2(self) -> Tensor:
         """Mean square of the weighted residual over what was measured, shape (...)."""
         measured = (self.weight > 0).sum(dim=(-3, -2, -1)).clamp(min=1)
@@ -122,9 +127,9 @@ def fit_object(
     for factor, rounds, inner in stages:
         for number in range(rounds):
             noisier = weight / (factor**2 * laws.noise[..., None, None, None])
+            problem = _Problem(model=model, data=data, weight=noisier, prior=prior)
             at, seen, before, after = yield from name_stages(
-                f"noise x {factor:g}, round {number + 1}",
-                _solve_round(model, data, noisier, prior, at, seen, inner),
+                f"noise x {factor:g}, round {number + 1}", problem.solve_round(at, seen, inner)
             )
             steps += inner
             last, laws = laws, laws.refine(at.maps, data - seen.expected, weight, factor, model)
@@ -146,10 +151,9 @@ def fit_object(
 
 def solve_round(fit: Fit, inner: int) -> Solving:
     """One more round, with the prior that a fit has; `inner` conjugate-gradient steps."""
-    data = fit.residual + fit.linearisation.expected
-    at, seen, _, _ = yield from _solve_round(
-        fit.model, data, fit.weight, fit.prior, fit.estimate, fit.linearisation, inner
-    )
+    data = fit.data
+    problem = _Problem(model=fit.model, data=data, weight=fit.weight, prior=fit.prior)
+    at, seen, _, _ = yield from problem.solve_round(fit.estimate, fit.linearisation, inner)
     return replace(
         fit,
         estimate=at,
@@ -177,67 +181,50 @@ def weighted_squares(weight: Tensor, residual: Tensor) -> Tensor:
     return weight * residual * residual
 
 
-def _cost(
-    data: Tensor, weight: Tensor, seen: PhaseLinearisation, prior: PhasePrior, at: PhaseObject
-) -> Tensor:
-    return weighted_squares(weight, data - seen.expected).sum(dim=(-3, -2, -1)) / 2 + prior.penalty(
-        at
-    )
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Problem:
+    """What one round makes smaller, with its noise and its prior."""
 
+    model: PhaseForwardModel
+    data: Tensor
+    weight: Tensor
+    prior: PhasePrior
 
-def _gradient(
-    model: PhaseForwardModel,
-    seen: PhaseLinearisation,
-    data: Tensor,
-    weight: Tensor,
-    prior: PhasePrior,
-    at: PhaseObject,
-) -> PhaseObject:
-    return model.adjoint(seen, weight * (data - seen.expected)).add(prior.precision(at), -1.0)
+    def cost(self, at: PhaseObject, seen: PhaseLinearisation) -> Tensor:
+        squares = weighted_squares(self.weight, self.data - seen.expected).sum(dim=(-3, -2, -1))
+        return squares / 2 + self.prior.penalty(at)
 
+    def descent(self, at: PhaseObject, seen: PhaseLinearisation) -> PhaseObject:
+        pull = self.model.adjoint(seen, self.weight * (self.data - seen.expected))
+        return pull.add(self.prior.precision(at), -1.0)
 
-def _solve_round(
-    model: PhaseForwardModel,
-    data: Tensor,
-    weight: Tensor,
-    prior: PhasePrior,
-    at: PhaseObject,
-    seen: PhaseLinearisation,
-    inner: int,
-) -> Generator[str, None, tuple[PhaseObject, PhaseLinearisation, Tensor, Tensor]]:
-    """The object after a round, its linearisation, and the costs before and after."""
-    before = _cost(data, weight, seen, prior, at)
-    change = yield from solve_normal(
-        model, seen, weight, prior, _gradient(model, seen, data, weight, prior, at), inner
-    )
-    at, seen, after = _step(model, data, weight, prior, at, change, before)
-    return at, seen, before, after
+    def solve_round(
+        self, at: PhaseObject, seen: PhaseLinearisation, inner: int
+    ) -> Generator[str, None, tuple[PhaseObject, PhaseLinearisation, Tensor, Tensor]]:
+        """The object after a round, its linearisation, and the costs before and after."""
+        before, right = self.cost(at, seen), self.descent(at, seen)
+        change = yield from solve_normal(self.model, seen, self.weight, self.prior, right, inner)
+        at, seen, after = self.step(at, change, before)
+        return at, seen, before, after
 
+    def step(
+        self, at: PhaseObject, change: PhaseObject, before: Tensor
+    ) -> tuple[PhaseObject, PhaseLinearisation, Tensor]:
+        """Backtrack until the cost of every member of the batch falls.
 
-def _step(
-    model: PhaseForwardModel,
-    data: Tensor,
-    weight: Tensor,
-    prior: PhasePrior,
-    at: PhaseObject,
-    change: PhaseObject,
-    before: Tensor,
-) -> tuple[PhaseObject, PhaseLinearisation, Tensor]:
-    """Backtrack until the cost of every member of the batch falls.
-
-    A member whose cost never falls is not changed.
-    """
-    size = torch.ones_like(before)
-    for _ in range(HALVINGS):
-        there = at.add(change, size)
-        seen = model.linearise(there)
-        cost = _cost(data, weight, seen, prior, there)
-        rising = ~(cost <= before)
-        if not bool(rising.any()):
-            return there, seen, cost
-        size = torch.where(rising, size / 3, size)
-    there = at.add(change, torch.where(rising, 0.0, size))
-    return there, model.linearise(there), torch.where(rising, before, cost)
+        A member whose cost never falls is not changed.
+        """
+        size = torch.ones_like(before)
+        for _ in range(HALVINGS):
+            there = at.add(change, size)
+            seen = self.model.linearise(there)
+            cost = self.cost(there, seen)
+            rising = ~(cost <= before)
+            if not bool(rising.any()):
+                return there, seen, cost
+            size = torch.where(rising, size / 3, size)
+        there = at.add(change, torch.where(rising, 0.0, size))
+        return there, self.model.linearise(there), torch.where(rising, before, cost)
 
 
 def solve_normal(

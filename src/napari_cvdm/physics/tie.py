@@ -166,6 +166,14 @@ def axial_difference(planes: Tensor, defocus_um: Sequence[float]) -> Tensor:
     return torch.tensordot(offsets / offsets.square().sum(), planes, dims=1)
 
 
+def measure_transport(planes: Tensor, defocus_um: Sequence[float]) -> tuple[Tensor, Tensor]:
+    """Intensity at the plane of the phase and its axial derivative, both (Y, X).
+
+    They are the mean of all planes (P, Y, X) and the slope of a line through them.
+    """
+    return planes.mean(dim=0), axial_difference(planes, defocus_um)
+
+
 def us_tie_of(
     planes: Tensor,
     defocus_um: Sequence[float],
@@ -173,12 +181,9 @@ def us_tie_of(
     regularisation: float = AUTHORS_REGULARISATION,
     iterations: int = 25,
 ) -> Tensor:
-    """`solve_us_tie` [rad] of planes over background (P, Y, X) at signed positions [um]: (Y, X).
-
-    The mean of all planes is taken for the intensity at the plane of the phase.
-    """
-    derivative = axial_difference(planes, defocus_um)
-    return solve_us_tie(planes.mean(dim=0), derivative, microscope, regularisation, iterations)
+    """`solve_us_tie` [rad] of planes over background (P, Y, X) at signed positions [um]: (Y, X)."""
+    intensity, slope = measure_transport(planes, defocus_um)
+    return solve_us_tie(intensity, slope, microscope, regularisation, iterations)
 
 
 def solve_wotf(

@@ -11,15 +11,9 @@ from scipy.signal.windows import tukey
 from skimage.filters import difference_of_gaussians, threshold_otsu
 from skimage.registration import phase_cross_correlation
 
-from napari_cvdm.core.intensity import (
-    MAD_TO_SIGMA,
-    clipping_level,
-    measured_pixels,
-    noise_sigma,
-    unclipped_mean,
-)
+from napari_cvdm.core.intensity import MAD_TO_SIGMA, measured_pixels, noise_sigma, unclipped_mean
 from napari_cvdm.core.request import RequestError
-from napari_cvdm.tasks.task import Background, fitting
+from napari_cvdm.tasks.task import Background, clipped_pixels, fitting
 
 # Of the mean light. A larger difference is the lamp's, a smaller one may be light that crosses the
 # border.
@@ -112,13 +106,7 @@ def usable_planes(frame: np.ndarray, ratio: np.ndarray) -> np.ndarray:
     ndarray of shape (P, Y, X), bool
         False where a plane is saturated, dark or not finite.
     """
-    levels = [clipping_level(plane) for plane in frame]
-    clipped = np.stack(
-        [
-            np.zeros(plane.shape, bool) if level is None else plane >= level
-            for plane, level in zip(frame, levels, strict=True)
-        ]
-    )
+    clipped = np.stack([clipped_pixels(plane) for plane in frame])
     return np.asarray(~clipped & np.isfinite(ratio) & (ratio > DARK_FRACTION))
 
 
@@ -179,6 +167,11 @@ class SortedPlanes:
     def known(self) -> np.ndarray:
         """`ratio` with the blank field where nothing was measured."""
         return np.where(np.isfinite(self.ratio), self.ratio, 1.0)
+
+    @property
+    def unmeasured_share(self) -> float:
+        """Share of the pixels that were not measured in every plane."""
+        return float((~np.isfinite(self.ratio)).any(axis=0).mean())
 
     @property
     def levels_as_given(self) -> list[float]:
@@ -347,5 +340,4 @@ def find_sign(phase: np.ndarray, planes: np.ndarray) -> tuple[int, float | None]
 
 def clipped_share(plane: np.ndarray) -> float:
     """Share of a plane's pixels at which it was cut off, see `clipping_level`."""
-    level = clipping_level(plane)
-    return 0.0 if level is None else float((plane >= level).mean())
+    return float(clipped_pixels(plane).mean())

@@ -113,11 +113,10 @@ class PhaseTwoShot:
             estimate, max(fresnel_number(z, microscope) for z in planes.defocus_um), first
         )
         checks = check_planes(planes.frame, planes.known, planes.levels, phase, register=register)
-        unmeasured = float((~np.isfinite(planes.ratio)).any(axis=0).mean())
         estimated = {
             "background": planes.levels_as_given,
             "planes": checks.as_mapping(),
-            "unmeasured_share": unmeasured,
+            "unmeasured_share": planes.unmeasured_share,
         }
         return condition_maps(maps, estimate, draws, np.asarray(usable.all(axis=0)), estimated)
 

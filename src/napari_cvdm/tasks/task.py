@@ -341,18 +341,14 @@ def refine_mask(mask: np.ndarray, factor: int) -> np.ndarray:
 
 
 def saturated(frame: np.ndarray) -> np.ndarray:
-    """Pixels (Y, X) at which any plane (P, Y, X) of an integer camera was cut off, bool.
+    """Pixels (Y, X) at which any plane (P, Y, X) of an integer camera was cut off, bool."""
+    return np.any([clipped_pixels(plane) for plane in frame], axis=0)
 
-    See `clipping_level`.
-    """
-    levels = [clipping_level(plane) for plane in frame]
-    return np.any(
-        [
-            np.zeros(plane.shape, bool) if level is None else plane >= level
-            for plane, level in zip(frame, levels, strict=True)
-        ],
-        axis=0,
-    )
+
+def clipped_pixels(plane: np.ndarray) -> np.ndarray:
+    """Pixels of one plane (Y, X) at which it was cut off, see `clipping_level`: bool."""
+    level = clipping_level(plane)
+    return np.zeros(plane.shape, bool) if level is None else np.asarray(plane >= level)
 
 
 def fitting(background: np.ndarray, planes: np.ndarray) -> np.ndarray:

@@ -48,20 +48,25 @@ def over_background(frame: np.ndarray, background: Background) -> tuple[np.ndarr
     """
     measured = np.stack([measured_pixels(plane) for plane in frame])
     planes = np.where(measured, frame, np.nan).astype(np.float64)
-    if isinstance(background, str) and background == "none":
-        check_divided(planes)
-    if isinstance(background, str):
-        auto = background == "auto"
-        levels = _estimated_levels(frame, measured) if auto else np.ones((len(planes), 1, 1))
-    else:
+    if not isinstance(background, str):
         levels = np.broadcast_to(fitting(background, planes), planes.shape)
+    elif background == "auto":
+        levels = _estimated_levels(frame, measured)
+    else:
+        check_divided(planes)
+        levels = np.ones((len(planes), 1, 1))
+    check_positive(levels)
+    return planes / levels, [float(np.median(level)) for level in levels]
+
+
+def check_positive(levels: np.ndarray) -> None:
+    """RequestError unless blank-field intensities, of any shape, can be divided by."""
     if not (np.isfinite(levels) & (levels > 0)).all():
         raise RequestError(
             "the background intensity is not positive everywhere; "
             "give a blank-field image with --background FILE, "
             "or none for planes already divided by it."
         )
-    return planes / levels, [float(np.median(level)) for level in levels]
 
 
 def check_divided(planes: np.ndarray) -> None:

@@ -18,15 +18,8 @@ from napari_cvdm.physics.camera import inverse_variance
 from napari_cvdm.physics.forward_model import fresnel_number
 from napari_cvdm.tasks.defocused_planes import SortedPlanes, check_planes, usable_planes
 from napari_cvdm.tasks.phase_blocks import PhaseBlocks, measure_phase_statistics
-from napari_cvdm.tasks.phase_input import (
-    CHANNELS,
-    FieldNumbers,
-    inner_frame,
-    network_channels,
-    network_window,
-)
+from napari_cvdm.tasks.phase_input import CHANNELS, FieldNumbers, assemble_input, network_window
 from napari_cvdm.tasks.phase_inversion import (
-    NOISE_ORIGIN,
     PhaseEstimate,
     PhaseMaps,
     find_background,
@@ -148,40 +141,24 @@ def condition_maps(
 ) -> NetworkInput:
     """The frame for the networks, from its maps and the fit behind them."""
     numbers, window, fit = FieldNumbers.measure(maps), network_window(maps), estimate.fit
+    zero, background, share = find_background(maps.phase[maps.frame])
     estimated |= {
         "noise_sigma": numbers.noise,
         "strength_rad": numbers.strength,
         "noise_rad": numbers.width,
         "periodic": estimate.periodic,
-    }
-    zero, background, share = find_background(maps.phase[maps.frame])
-    estimated |= {"background_share": share, "flat_background": fit.prior.flat is not None}
-    estimated |= {
+        "background_share": share,
+        "flat_background": fit.prior.flat is not None,
         "chi2": float(fit.chi2),
         "illumination": fit.estimate.illumination.tolist(),
         "inner_steps": fit.inner_steps,
     }
-    valid = np.zeros(maps.phase.shape, dtype=bool)
-    valid[maps.frame] = usable
-    corner = tuple(
-        NOISE_ORIGIN + seen.start - part.start
-        for seen, part in zip(window, maps.frame, strict=True)
+    posterior = PhasePosterior(
+        fit=fit,
+        window=window,
+        estimate=(maps.phase[window] - numbers.level).astype(np.float32),
+        result=maps.phase[window] - np.float32(zero),
+        background=background,
+        draws=draws,
     )
-    level = (maps.phase[window] - numbers.level).astype(np.float32)
-    return NetworkInput(
-        channels=network_channels(maps, numbers),
-        initial_estimate=torch.from_numpy(level / numbers.unit).float(),
-        gain=numbers.unit,
-        valid=valid[window],
-        estimated=estimated,
-        posterior=PhasePosterior(
-            fit=fit,
-            window=window,
-            estimate=level,
-            result=maps.phase[window] - np.float32(zero),
-            background=background,
-            draws=draws,
-        ),
-        origin=(corner[0], corner[1]),
-        frame=inner_frame(maps),
-    )
+    return assemble_input(maps, numbers, posterior, usable, estimated)

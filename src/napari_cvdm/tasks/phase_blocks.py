@@ -15,21 +15,23 @@ from scipy.ndimage import gaussian_filter
 from napari_cvdm.core.microscope import Microscope
 from napari_cvdm.core.noise import FRAME_SEED_STRIDE
 from napari_cvdm.core.plan import Plan
-from napari_cvdm.core.request import RequestError
 from napari_cvdm.core.result import name_stages
 from napari_cvdm.inversion import Fit, fit_local_prior, flatten_background
 from napari_cvdm.physics.camera import inverse_variance
 from napari_cvdm.physics.forward_model import fresnel_number
-from napari_cvdm.tasks.defocused_planes import check_divided, equalised_levels, usable_planes
+from napari_cvdm.tasks.defocused_planes import (
+    check_divided,
+    check_positive,
+    equalised_levels,
+    usable_planes,
+)
 from napari_cvdm.tasks.phase_input import (
     SMALLEST_STRENGTH_RAD,
     FieldNumbers,
-    inner_frame,
-    network_channels,
+    assemble_input,
     network_window,
 )
 from napari_cvdm.tasks.phase_inversion import (
-    NOISE_ORIGIN,
     PhaseMaps,
     find_background,
     fit_surrounded,
@@ -42,10 +44,10 @@ from napari_cvdm.tasks.task import Background, FrameReader, NetworkInput, Sample
 SURVEYED_WINDOWS = 8
 ALL_USABLE = 1 - 1e-9  # of the pixels of a bin, but for rounding
 LARGEST_COARSE_PX = 768
-PARTING_PX = (
-    16.0  # standard deviation of the Gaussian that parts the scales; at least two coarse pixels
-)
+# Standard deviation of the Gaussian that parts the scales; at least two coarse pixels.
+PARTING_PX = 16.0
 SMALLEST_SHARE = 1e-3  # of a Gaussian within the frame; the networks do not see so far out
+DRAW_STRIDE = FRAME_SEED_STRIDE // 2  # streams of a frame: two samples share one draw
 _MICROSCOPE = ("pixel_um", "wavelength_um", "medium_index")
 
 
@@ -128,31 +130,15 @@ class PhaseBlocks:
         """A part of shape (P, Y, X) whose first pixel is `first`, step by step."""
         maps, fit, draws, usable = yield from self.maps(frame, background, first)
         window, numbers = network_window(maps), self.field_numbers
-        valid = np.zeros(maps.phase.shape, dtype=bool)
-        valid[maps.frame] = usable
-        corner = tuple(
-            NOISE_ORIGIN + start + seen.start - part.start
-            for start, seen, part in zip(first, window, maps.frame, strict=True)
-        )
-        level = (maps.phase[window] - numbers.level).astype(np.float32)
-        parted = PartDraws(blocks=self, own=draws, frame=maps.frame, first=first)
+        estimate = (maps.phase[window] - numbers.level).astype(np.float32)
         posterior = PhasePosterior(
             fit=fit,
             window=window,
-            estimate=level,
-            result=level + np.float32(self.level),
-            draws=parted,
+            estimate=estimate,
+            result=estimate + np.float32(self.level),
+            draws=PartDraws(blocks=self, own=draws, frame=maps.frame, first=first),
         )
-        return NetworkInput(
-            channels=network_channels(maps, numbers),
-            initial_estimate=torch.from_numpy(level / numbers.unit).float(),
-            gain=numbers.unit,
-            valid=valid[window],
-            estimated={},
-            posterior=posterior,
-            origin=(corner[0], corner[1]),
-            frame=inner_frame(maps),
-        )
+        return assemble_input(maps, numbers, posterior, usable, {}, first)
 
     def lacking(
         self,
@@ -232,10 +218,9 @@ class PartDraws:
 
     def draw(self, stream: int) -> Drawing:
         """Difference from the estimate [rad] on the part's canvas, (H, W)."""
-        own, of_the_frame = (yield from self.own.draw(stream)), stream % (FRAME_SEED_STRIDE // 2)
-        return own + self.blocks.lacking(
-            self.blocks.draws[of_the_frame], own, self.frame, self.first
-        )
+        own = yield from self.own.draw(stream)
+        drawn = self.blocks.draws[stream % DRAW_STRIDE]
+        return own + self.blocks.lacking(drawn, own, self.frame, self.first)
 
 
 def _bilinear(image: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
@@ -275,26 +260,17 @@ def blank_levels(
         A background that is not positive or of another shape, or planes that ``none`` cannot be
         true of.
     """
-    pooled = np.concatenate([plane.pixels.ravel() for plane in planes])
-    levels = np.ones(len(planes))
     if not isinstance(background, str):
-        positive = bool(
-            (fitting(background, np.broadcast_to(np.float32(0), (len(planes), *shape))) > 0).all()
-        )
-    elif background == "none":
+        blank = np.broadcast_to(np.float32(0), (len(planes), *shape))
+        check_positive(fitting(background, blank))
+        return np.ones(len(planes))
+    pooled = np.concatenate([plane.pixels.ravel() for plane in planes])
+    if background == "none":
         check_divided(pooled)
-        positive = True
-    else:
-        levels = equalised_levels(
-            float(np.nanmedian(pooled)), np.array([plane.mean for plane in planes])
-        )
-        positive = bool((levels > 0).all())
-    if not positive:
-        raise RequestError(
-            "the background intensity is not positive everywhere; "
-            "give a blank-field image with --background FILE, "
-            "or none for planes already divided by it."
-        )
+        return np.ones(len(planes))
+    means = np.array([plane.mean for plane in planes])
+    levels = equalised_levels(float(np.nanmedian(pooled)), means)
+    check_positive(levels)
     return levels
 
 
@@ -309,26 +285,21 @@ def measure_phase_statistics(
         Over the blank-field image, where there is one.
     """
     microscope, defocus_um = plan.microscope, plan.positions_um
-    levels, condenser_na = (blank_levels(planes, plan.background, reader.shape), plan.condenser_na)
+    levels = blank_levels(planes, plan.background, reader.shape)
     step = max(1, ceil(max(reader.shape) / LARGEST_COARSE_PX))
-    order, parts = (
-        np.argsort(defocus_um),
-        [_binned_band(frame, part, levels, step) for frame, part in reader.bands(step)],
-    )
+    order = np.argsort(defocus_um)
+    parts = [_binned_band(frame, part, levels, step) for frame, part in reader.bands(step)]
     binned, usable = (np.concatenate(bands, axis=1)[order] for bands in zip(*parts, strict=True))
     wider = replace(microscope, pixel_um=microscope.pixel_um * step)
     weight = torch.from_numpy(inverse_variance(binned, usable)).float()
     whole = yield from fit_surrounded(
-        torch.from_numpy(binned).float(), weight, sorted(defocus_um), wider, condenser_na
+        torch.from_numpy(binned).float(), weight, sorted(defocus_um), wider, plan.condenser_na
     )
     flat = yield from name_stages("flat background", flatten_background(whole))
     fit = yield from fit_local_prior(flat)
     coarse = fit.phase.numpy()
     zero, background, _ = find_background(coarse)
-    draws, first_stream = (
-        PosteriorDraws(fit, plan.seed),
-        reader.frame_number * FRAME_SEED_STRIDE // 2,
-    )
+    draws, first_stream = PosteriorDraws(fit, plan.seed), reader.frame_number * DRAW_STRIDE
     levelled = []
     for number in range(ceil(plan.samples / 2)):
         drawn = yield from name_stages(f"draw {number + 1}", draws.draw(first_stream + number))
@@ -338,8 +309,8 @@ def measure_phase_statistics(
     )
     blocks = PhaseBlocks(
         microscope=microscope,
-        defocus_um=tuple(defocus_um),
-        condenser_na=condenser_na,
+        defocus_um=defocus_um,
+        condenser_na=plan.condenser_na,
         levels=levels,
         coarse=coarse,
         step=step,

@@ -6,13 +6,17 @@ mean of the strength of the phase and of its posterior width, so that a little n
 shape are both of order one.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from napari_cvdm.tasks.phase_inversion import PhaseMaps
+from napari_cvdm.tasks.phase_inversion import NOISE_ORIGIN, PhaseMaps
+from napari_cvdm.tasks.phase_posterior import PhasePosterior
+from napari_cvdm.tasks.task import NetworkInput
 
 CHANNELS = (
     "phase over strength",
@@ -133,6 +137,43 @@ def network_channels(maps: PhaseMaps, numbers: FieldNumbers) -> Tensor:
     shown = torch.from_numpy(np.stack([image[window] for image in images]).astype(np.float32))
     logarithms = LOG_GAIN * torch.log(torch.tensor(constants, dtype=torch.float32))
     return torch.cat([shown, logarithms[:, None, None].expand(-1, *shown.shape[1:])])
+
+
+def assemble_input(
+    maps: PhaseMaps,
+    numbers: FieldNumbers,
+    posterior: PhasePosterior,
+    usable: np.ndarray,
+    estimated: Mapping[str, Any],
+    first: tuple[int, int] = (0, 0),
+) -> NetworkInput:
+    """The frame for the networks, from its maps and the fit behind them.
+
+    Parameters
+    ----------
+    posterior : PhasePosterior
+        On `network_window`.
+    usable : ndarray of shape (Y, X), bool
+        Pixels of the frame that the camera measured.
+    first : tuple of int
+        Row and column of the frame's first pixel in the whole image.
+    """
+    valid = np.zeros(maps.phase.shape, dtype=bool)
+    valid[maps.frame] = usable
+    row, column = (
+        NOISE_ORIGIN + start + seen.start - part.start
+        for start, seen, part in zip(first, posterior.window, maps.frame, strict=True)
+    )
+    return NetworkInput(
+        channels=network_channels(maps, numbers),
+        initial_estimate=torch.from_numpy(posterior.estimate / numbers.unit).float(),
+        gain=numbers.unit,
+        valid=valid[posterior.window],
+        estimated=estimated,
+        posterior=posterior,
+        origin=(row, column),
+        frame=inner_frame(maps),
+    )
 
 
 def _rms(image: np.ndarray) -> float:

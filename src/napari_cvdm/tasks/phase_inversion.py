@@ -8,6 +8,7 @@ better one is taken. A cell-free background in it is made flat, and its prior fo
 
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import product
 
 import numpy as np
 import torch
@@ -191,32 +192,18 @@ def white_noise(
     inside = NOISE_ORIGIN + first[0], NOISE_ORIGIN + first[1]
     start = inside[0] - rows.start, inside[1] - columns.start
 
-    def draw(shape: tuple[int, int], stream: int, step: int, origin: tuple[int, int]) -> np.ndarray:
-        return noise_field(shape, seed=seed, sample=stream, step=step, origin=origin)
+    def draw(shape: tuple[int, int], step: int, count: int, origin: tuple[int, int]) -> Tensor:
+        fields = [
+            noise_field(shape, seed=seed, sample=stream, step=step + number, origin=origin)
+            for stream, number in product(streams, range(count))
+        ]
+        return torch.from_numpy(np.stack(fields)).unflatten(0, (len(streams), count)).to(like)
 
-    frame_shape = (like.shape[-2], like.shape[-1])
-    data = np.stack(
-        [
-            [draw(frame_shape, s, DATA_STEP + p, inside) for p in range(model.planes)]
-            for s in streams
-        ]
-    )
-    maps = np.stack(
-        [[draw(model.canvas_shape, s, PRIOR_STEP + m, start) for m in range(2)] for s in streams]
-    )
-    coefficients = np.stack(
-        [draw((model.planes, len(like)), s, PRIOR_STEP + 2, (0, 0)) for s in streams]
-    )
-    sample = PhaseObject(
-        maps=torch.from_numpy(maps).to(like), illumination=torch.from_numpy(coefficients).to(like)
-    )
-    pixels = np.stack(
-        [
-            [draw(model.canvas_shape, s, PRIOR_STEP + 3 + m, start) for m in range(4)]
-            for s in streams
-        ]
-    )
-    return torch.from_numpy(data).to(like), sample, torch.from_numpy(pixels).to(like)
+    maps = draw(model.canvas_shape, PRIOR_STEP, 2, start)
+    coefficients = draw((model.planes, len(like)), PRIOR_STEP + 2, 1, (0, 0))[:, 0]
+    data = draw((like.shape[-2], like.shape[-1]), DATA_STEP, model.planes, inside)
+    pixels = draw(model.canvas_shape, PRIOR_STEP + 3, 4, start)
+    return data, PhaseObject(maps=maps, illumination=coefficients), pixels
 
 
 def draw_phases(
@@ -232,6 +219,7 @@ def draw_phases(
 
 WIDTH_DRAWS = 4
 WIDTH_PX, MISFIT_PX = 4.0, 3.0
+LEAST_SEEN = 0.05  # of a neighbourhood, to say how well it is explained
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -286,17 +274,13 @@ def phase_maps(estimate: PhaseEstimate, fresnel: float, draws: np.ndarray) -> Ph
     draws = draws - draws[:, rows, columns].mean(axis=(-2, -1), keepdims=True)
     width = np.sqrt(gaussian_filter(np.square(draws).mean(axis=0), WIDTH_PX, mode="wrap"))
     pull = fit.model.adjoint(fit.linearisation, fit.weight * fit.residual).maps.cpu().numpy()
-    measured = (fit.weight > 0).cpu().numpy().mean(axis=0)
-    squares, seen = (np.zeros(fit.model.canvas_shape, np.float32) for _ in range(2))
-    squares[rows, columns], seen[rows, columns] = (
-        weighted_squares(fit.weight, fit.residual).mean(dim=0).cpu().numpy(),
-        measured,
-    )
+    squares, seen, difference = (np.zeros(fit.model.canvas_shape, np.float32) for _ in range(3))
+    squares[rows, columns] = weighted_squares(fit.weight, fit.residual).mean(dim=0).cpu().numpy()
+    seen[rows, columns] = (fit.weight > 0).cpu().numpy().mean(axis=0)
     share = gaussian_filter(seen, MISFIT_PX)
     misfit = np.where(
-        share > 0.05, gaussian_filter(squares, MISFIT_PX) / np.maximum(share, 0.05), 1.0
+        share > LEAST_SEEN, gaussian_filter(squares, MISFIT_PX) / np.maximum(share, LEAST_SEEN), 1.0
     )
-    difference = np.zeros(fit.model.canvas_shape, np.float32)
     gap = (estimate.other - fit.phase).cpu().numpy()
     difference[rows, columns] = gap - gap.mean()
     known = fit.weight[fit.weight > 0]
@@ -315,9 +299,7 @@ def phase_maps(estimate: PhaseEstimate, fresnel: float, draws: np.ndarray) -> Ph
 
 
 FLATNESS_RAD = 0.05  # what real medium and glass still vary by
-LEAST_BACKGROUND = (
-    0.1  # of the frame within `FLATNESS_RAD` of the commonest phase: less is no background
-)
+LEAST_BACKGROUND = 0.1  # of the frame at the commonest phase: less is no background
 
 
 def find_background(phase: np.ndarray) -> tuple[float, np.ndarray, float]:

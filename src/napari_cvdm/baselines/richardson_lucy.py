@@ -12,9 +12,8 @@ from napari_cvdm.baselines.method import Answer, Baseline, Solving
 from napari_cvdm.core.intensity import IntensityScale, fill_unmeasured, measured_pixels
 from napari_cvdm.core.plan import Plan
 from napari_cvdm.core.statistics import interior
-from napari_cvdm.physics.camera import photon_transfer
 from napari_cvdm.tasks.deconvolved import Deconvolution, chi_squared, estimate_lens, find_lens
-from napari_cvdm.tasks.fluorescence import WidefieldX2, above_dark
+from napari_cvdm.tasks.fluorescence import WidefieldX2, above_dark, measure_camera
 from napari_cvdm.tasks.task import BORDER_PX, saturated
 
 MOST_ITERATIONS = 100
@@ -63,14 +62,14 @@ class RichardsonLucy(Baseline):
         yield "computing the PSF"
         seen = np.where(measured_pixels(frame[0]), frame[0], np.nan)
         counts, level = above_dark(seen, plan.background)
-        known = fill_unmeasured(counts)
-        lens = find_lens(plan, task.upsampling) or estimate_lens([known], task.upsampling)
-        usable = ~saturated(frame) & np.isfinite(counts)
-        camera = photon_transfer(known - level, usable)
+        lens = find_lens(plan, task.upsampling) or estimate_lens(
+            [fill_unmeasured(counts)], task.upsampling
+        )
+        camera = measure_camera(frame, counts, level)
         problem = Deconvolution.of_frame(
             counts - level, lens, camera, IntensityScale.fit(counts, level).scale, task.upsampling
         )
-        valid = interior(counts.shape, BORDER_PX) & usable
+        valid = interior(counts.shape, BORDER_PX) & ~saturated(frame) & np.isfinite(counts)
         canvas, chi, used = yield from _until_only_noise_is_left(problem, valid, self.iterations)
         found: dict[str, object] = {
             "dark_level": level,

@@ -37,9 +37,8 @@ LARGEST_MISFIT = 6.0
 LEAST_DEVIATION = 1e-6  # of the brightest pixel: an image without noise is still exact to so much
 USUAL_OPTICS = {"wavelength_um": 0.52, "na": 1.4}  # scaled to the cut-off period of an image
 LARGEST_ESTIMATED_PX = 512
-DECONVOLVED_BYTES = (
-    48  # for a pixel of the fine canvas while it is deconvolved: estimates, ratio, two spectra
-)
+# For a pixel of the fine canvas while it is deconvolved: estimates, ratio, two spectra.
+DECONVOLVED_BYTES = 48
 NOISE_SIGMAS = 3.0  # above the border of a measured PSF: of less the mean of its ring is taken
 CENTRE_UM = 0.3  # about the peak of a measured PSF, in which its centre is looked for
 # Objectives of NA 0.8 to 1.4 show so much of the contrast at such a share of their cut-off
@@ -162,17 +161,13 @@ def lens_of_psf(measured: MeasuredPsf, pixel_um: float, upsampling: int) -> Lens
     border = np.concatenate(
         [measured.array[0], measured.array[-1], measured.array[:, 0], measured.array[:, -1]]
     ).astype(np.float64)
-    level, noise = (
-        float(np.median(border)),
-        MAD_TO_SIGMA * float(np.median(np.abs(border - np.median(border)))),
-    )
+    level = float(np.median(border))
+    noise = MAD_TO_SIGMA * float(np.median(np.abs(border - level)))
     image = measured.array - level
     peak = np.unravel_index(int(gaussian_filter(image, 1.0).argmax()), image.shape)
     reach = max(2, round(CENTRE_UM / measured.pixel_um))
-    near, part = (
-        np.zeros_like(image),
-        tuple(slice(max(0, int(place) - reach), int(place) + reach + 1) for place in peak),
-    )
+    near = np.zeros_like(image)
+    part = tuple(slice(max(0, int(place) - reach), int(place) + reach + 1) for place in peak)
     near[part] = np.where(image[part] > NOISE_SIGMAS * noise, image[part], 0.0)
     if not near.any():
         raise RequestError(
@@ -182,9 +177,8 @@ def lens_of_psf(measured: MeasuredPsf, pixel_um: float, upsampling: int) -> Lens
     centre, step = np.array(center_of_mass(near)), pixel_um / upsampling / measured.pixel_um
     offsets = (np.arange(PSF_SIZE) - PSF_SIZE // 2) * step
     places = np.meshgrid(*(offsets + place for place in centre), indexing="ij")
-    psf = map_coordinates(
-        gaussian_filter(image, 0.5 * step) if step > 1 else image, places, order=1
-    )
+    smooth = gaussian_filter(image, 0.5 * step) if step > 1 else image
+    psf = map_coordinates(smooth, places, order=1)
     psf = np.where(psf > NOISE_SIGMAS * noise, psf, ring_means(psf)).clip(min=0)
     psf /= psf.sum()
     return Lens(
@@ -234,19 +228,16 @@ def _middle(image: np.ndarray) -> np.ndarray:
 
 
 def lens_of_period(period_px: float | None, upsampling: int) -> Lens:
-    """The lens of a cut-off period in camera pixels; a usual one for None."""
-    lens = lens_of_microscope(
-        usual_microscope(USUAL_PERIOD_PX if period_px is None else period_px), upsampling
-    )
-    return replace(lens, source="assumed" if period_px is None else "estimated")
+    """The lens of a cut-off period in camera pixels; a usual one for None.
 
-
-def usual_microscope(cutoff_px: float) -> Microscope:
-    """An oil objective on a camera whose pixels give this cut-off period."""
+    It is an oil objective on a camera whose pixels give this period.
+    """
+    cutoff_px = USUAL_PERIOD_PX if period_px is None else period_px
     pixel_um = USUAL_OPTICS["wavelength_um"] / (2 * USUAL_OPTICS["na"]) / cutoff_px
-    return Microscope(
-        pixel_um=pixel_um, medium_index=usual_index(USUAL_OPTICS["na"]), **USUAL_OPTICS
-    )
+    index = usual_index(USUAL_OPTICS["na"])
+    usual = Microscope(pixel_um=pixel_um, medium_index=index, **USUAL_OPTICS)
+    source = "assumed" if period_px is None else "estimated"
+    return replace(lens_of_microscope(usual, upsampling), source=source)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -310,11 +301,8 @@ class Deconvolution:
         """
         expected = self.model.apply(canvas)
         least = max(LEAST_DEVIATION * float(self.data.abs().max()), torch.finfo(torch.float32).tiny)
-        deviation = (
-            torch.from_numpy(np.sqrt(self.noise.variance(expected.numpy())))
-            .float()
-            .clamp(min=least)
-        )
+        variance = torch.from_numpy(np.sqrt(self.noise.variance(expected.numpy())))
+        deviation = variance.float().clamp(min=least)
         return self.weight * (self.data - expected) / deviation, deviation
 
 
@@ -360,6 +348,5 @@ def deconvolve_channels(
             torch.full_like(misfit, float(np.log2(cutoff_px / USUAL_PERIOD_PX))),
         ]
     )
-    return torch.cat([local, functional.pixel_unshuffle(fine, problem.model.upsampling)]), fine[
-        BASELINE_STRENGTH
-    ].clone()
+    channels = torch.cat([local, functional.pixel_unshuffle(fine, problem.model.upsampling)])
+    return channels, fine[BASELINE_STRENGTH].clone()

@@ -120,12 +120,10 @@ class Fluorescence:
         """
         seen = np.where(measured_pixels(frame[0]), frame[0], np.nan)
         counts, level = above_dark(seen, background)
-        usable = ~saturated(frame) & np.isfinite(counts)
-        camera = photon_transfer(fill_unmeasured(counts) - level, usable)
         return counts, FrameNumbers(
             scale=IntensityScale.fit(counts, level),
             noise=noise_sigma(counts),
-            camera=camera,
+            camera=measure_camera(frame, counts, level),
             lens=lens,
         )
 
@@ -194,33 +192,18 @@ class Fluorescence:
         level = plane.percentile(DARK_PERCENTILE) if takes_level(plan.background) else 0.0
         noise = plane.noise_sigma()
         scale = IntensityScale.of_statistics(plane.percentile(BRIGHT_PERCENTILE), noise, level)
-        parts = [(pixels[0], part) for pixels, part, *_ in reader.windows(SURVEYED_WINDOWS)]
-        cameras = [
-            photon_transfer(fill_unmeasured(counts) - level, usable & np.isfinite(counts))
-            for counts, usable in (
-                (
-                    above_dark(pixels, part if not isinstance(part, str) else "none")[0],
-                    ~saturated(pixels[None]),
-                )
-                for pixels, part in parts
-            )
-        ]
-        gain, read_variance = (
-            float(np.median([getattr(camera, name) for camera in cameras]))
-            for name in ("gain", "read_variance")
+        cameras, parts = [], []
+        for pixels, part, *_ in reader.windows(SURVEYED_WINDOWS):
+            counts, _ = above_dark(pixels[0], "none" if isinstance(part, str) else part)
+            cameras.append(measure_camera(pixels, counts, level))
+            parts.append(fill_unmeasured(above_dark(pixels[0], "none")[0]))
+        camera = CameraNoise(
+            gain=float(np.median([camera.gain for camera in cameras])),
+            read_variance=float(np.median([camera.read_variance for camera in cameras])),
         )
-        lens = self.lens_of(plan) or self.estimated_lens(
-            [fill_unmeasured(above_dark(pixels, "none")[0]) for pixels, _ in parts]
-        )
-        return ScaledBlocks(
-            task=self,
-            frame_numbers=FrameNumbers(
-                scale=scale,
-                noise=noise,
-                camera=CameraNoise(gain=gain, read_variance=read_variance),
-                lens=lens,
-            ),
-        )
+        lens = self.lens_of(plan) or self.estimated_lens(parts)
+        numbers = FrameNumbers(scale=scale, noise=noise, camera=camera, lens=lens)
+        return ScaledBlocks(task=self, frame_numbers=numbers)
 
     def blocks(self, numbers: Mapping[str, np.ndarray]) -> "ScaledBlocks":
         """Global statistics that were kept in a file."""
@@ -228,21 +211,15 @@ class Fluorescence:
         camera = CameraNoise(
             gain=float(numbers["gain"]), read_variance=float(numbers["read_variance"])
         )
-        lens = (
-            Lens(
+        lens = None
+        if "psf" in numbers:
+            lens = Lens(
                 psf=numbers["psf"],
                 cutoff_px=float(numbers["cutoff_px"]),
                 source=str(numbers["lens_source"]),
             )
-            if "psf" in numbers
-            else None
-        )
-        return ScaledBlocks(
-            task=self,
-            frame_numbers=FrameNumbers(
-                scale=scale, noise=float(numbers["noise"]), camera=camera, lens=lens
-            ),
-        )
+        known = FrameNumbers(scale=scale, noise=float(numbers["noise"]), camera=camera, lens=lens)
+        return ScaledBlocks(task=self, frame_numbers=known)
 
     def lens_of(self, plan: Plan) -> Lens | None:
         """The lens that a plan describes; None where it does not, or where none is needed."""
@@ -254,11 +231,8 @@ class Fluorescence:
 
     def prepare(self, frame: np.ndarray, plan: Plan) -> Generator[str, None, NetworkInput]:
         """Prepare one frame, step by step."""
-        return (
-            yield from self.scaled(
-                frame, *self._measure(frame, plan.background, self.lens_of(plan)), plan.region
-            )
-        )
+        counts, numbers = self._measure(frame, plan.background, self.lens_of(plan))
+        return (yield from self.scaled(frame, counts, numbers, plan.region))
 
 
 @dataclass(frozen=True, slots=True)
@@ -316,37 +290,26 @@ class WidefieldX2(Fluorescence):
             (counts - scale.offset)[part], lens, numbers.camera, scale.scale, self.upsampling
         )
         local, estimate = yield from deconvolve_channels(problem, scale.scale, lens.cutoff_px)
-        channels, baseline = (
-            local.new_zeros((len(local), *counts.shape)),
-            torch.zeros_like(plain.initial_estimate),
-        )
+        channels = local.new_zeros((len(local), *counts.shape))
         channels[:, *part] = local
-        baseline[
-            tuple(slice(self.upsampling * one.start, self.upsampling * one.stop) for one in part)
-        ] = estimate
-        known = {"cutoff_px": lens.cutoff_px, "optics": lens.source}
+        finer, baseline = self.upsampling, torch.zeros_like(plain.initial_estimate)
+        baseline[tuple(slice(finer * one.start, finer * one.stop) for one in part)] = estimate
         return replace(
             plain,
             channels=torch.cat([plain.channels, channels]),
             initial_estimate=baseline,
-            estimated={**plain.estimated, **known},
+            estimated={**plain.estimated, "cutoff_px": lens.cutoff_px, "optics": lens.source},
             lens=lens,
         )
 
     def _deconvolved_part(
         self, region: tuple[int, int, int, int] | None, counts: np.ndarray
     ) -> tuple[slice, slice]:
-        """Rows and columns of an image (Y, X) that determine the networks' input in a region.
-
-        Without a region, these are all of them.
-        """
-        around = SURROUNDING_PX + self.context_px
-        top, bottom, left, right = (
-            (0, counts.shape[0], 0, counts.shape[1]) if region is None else region
-        )
-        return slice(max(0, top - around), min(counts.shape[0], bottom + around)), slice(
-            max(0, left - around), min(counts.shape[1], right + around)
-        )
+        """Rows and columns that determine the networks' input in a region; all without one."""
+        (height, width), around = counts.shape, SURROUNDING_PX + self.context_px
+        top, bottom, left, right = region or (0, height, 0, width)
+        rows = slice(max(0, top - around), min(height, bottom + around))
+        return rows, slice(max(0, left - around), min(width, right + around))
 
 
 @dataclass(frozen=True, slots=True)
@@ -403,6 +366,15 @@ class ScaledBlocks:
                 "lens_source": known.lens.source,
             }
         return {name: np.asarray(value) for name, value in values.items()}
+
+
+def measure_camera(frame: np.ndarray, counts: np.ndarray, level: float) -> CameraNoise:
+    """Noise of a frame (1, Y, X) from its counts (Y, X), NaN where nothing was measured.
+
+    `level` is the dark level that is still in the counts.
+    """
+    usable = ~saturated(frame) & np.isfinite(counts)
+    return photon_transfer(fill_unmeasured(counts) - level, usable)
 
 
 def takes_level(background: Background) -> bool:

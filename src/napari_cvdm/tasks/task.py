@@ -19,11 +19,8 @@ from napari_cvdm.tasks.deconvolved import Lens
 Background = Literal["auto", "none"] | np.ndarray
 
 BORDER_PX = 8
-SURROUNDING_PX = (
-    96  # of a region: beyond it, what the networks see changes a preview by less than its noise
-)
-
-
+# Of a region: beyond it, what the networks see changes a preview by less than its noise.
+SURROUNDING_PX = 96
 LARGEST_SAMPLE_PX = 4_000_000
 
 
@@ -167,7 +164,7 @@ class NetworkInput:
             (top, bottom, left, right) in input pixels.
         alignment : int
             The part starts at multiples of this, where the networks' own grid has its lines.
-        surroundings : int
+        context_px : int
             Pixels around the part that the networks see.
         """
         first = (0, 0) if self.frame is None else (self.frame[0].start, self.frame[1].start)

@@ -38,8 +38,11 @@ Sampling = Generator[Tensor, None, Tensor]
 Queries = Generator[tuple[Tensor, Tensor], Tensor, None]
 """Yields what the denoiser takes, and is sent the clean estimate: once for each clock value."""
 
-Update = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Callable[[], Tensor]], Tensor]
-"""(noisy, clean, n_r, n_t, h, () -> fresh noise) -> noisy at t."""
+Fresh = Callable[[], Tensor]
+"""() -> fresh noise, which a deterministic sampler does not ask for."""
+
+Update = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Fresh], Tensor]
+"""(noisy, clean, n_r, n_t, h, fresh noise) -> noisy at t."""
 
 LAST_HALF_LOG_SNR = 2.8
 
@@ -145,12 +148,7 @@ def _query(
 
 
 def _sde_dpm_solver_2m(
-    noisy: Tensor,
-    clean: Tensor,
-    now: Tensor,
-    later: Tensor,
-    step: Tensor,
-    noise: Callable[[], Tensor],
+    noisy: Tensor, clean: Tensor, now: Tensor, later: Tensor, step: Tensor, noise: Fresh
 ) -> Tensor:
     """SDE-DPM-Solver++(2M), the default: second order, stochastic (arXiv 2211.01095, eq. 23).
 
@@ -162,12 +160,7 @@ def _sde_dpm_solver_2m(
 
 
 def _ode_dpm_solver_2m(
-    noisy: Tensor,
-    clean: Tensor,
-    now: Tensor,
-    later: Tensor,
-    step: Tensor,
-    noise: Callable[[], Tensor],
+    noisy: Tensor, clean: Tensor, now: Tensor, later: Tensor, step: Tensor, noise: Fresh
 ) -> Tensor:
     """DPM-Solver++(2M): second order, deterministic after the start (arXiv 2211.01095, eq. 20).
 
@@ -180,12 +173,7 @@ def _ode_dpm_solver_2m(
 
 
 def _ddim(
-    noisy: Tensor,
-    clean: Tensor,
-    now: Tensor,
-    later: Tensor,
-    step: Tensor,
-    noise: Callable[[], Tensor],
+    noisy: Tensor, clean: Tensor, now: Tensor, later: Tensor, step: Tensor, noise: Fresh
 ) -> Tensor:
     """DDIM: first order, deterministic after the start (arXiv 2010.02502, eq. 12, sigma = 0).
 
@@ -195,12 +183,7 @@ def _ddim(
 
 
 def _ancestral(
-    noisy: Tensor,
-    clean: Tensor,
-    now: Tensor,
-    later: Tensor,
-    step: Tensor,
-    noise: Callable[[], Tensor],
+    noisy: Tensor, clean: Tensor, now: Tensor, later: Tensor, step: Tensor, noise: Fresh
 ) -> Tensor:
     """Ancestral sampling of DDPM with the exact posterior variance (arXiv 2006.11239, eq. 7).
 

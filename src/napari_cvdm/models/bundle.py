@@ -207,11 +207,8 @@ def _folder_name(card: bytes, source: Path) -> str:
         raise CheckpointError(
             f"{source}: {CARD} is not a model card; copy the model again, or export it again."
         ) from None
-    if (
-        not isinstance(name, str)
-        or not re.fullmatch(r"\w[\w .,()+-]{,99}(?<![ .])", name)
-        or RESERVED.fullmatch(name)
-    ):
+    plain = isinstance(name, str) and re.fullmatch(r"\w[\w .,()+-]{,99}(?<![ .])", name)
+    if not plain or RESERVED.fullmatch(name):
         raise CheckpointError(
             f"{source}: the model is named {one_line(repr(name))}; a name has up to 100 letters, "
             f"digits, spaces and . , ( ) _ + - only. Change it in {CARD}."

@@ -44,6 +44,8 @@ RANGES = ("strength_rad", "blur_periods")
 DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 WEIGHTS = "model.safetensors"
 CARD = "card.json"
+# What values of any kind raise where those of a card are expected.
+FOREIGN = (OSError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError)
 
 
 class CheckpointError(ValueError):
@@ -235,7 +237,7 @@ def read_card(folder: str | Path) -> ModelCard:
         card.config()
     except CheckpointError:
         raise
-    except (OSError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError) as error:
+    except FOREIGN as error:
         raise CheckpointError(
             f"{path} is not a model card ({one_line(error)}); a checkpoint is a folder with "
             f"{WEIGHTS} and {CARD}."
@@ -260,16 +262,7 @@ def load_checkpoint(folder: str | Path) -> Checkpoint:
         network = CVDM(card.config())
         network.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
         digest = hashlib.sha256(content).hexdigest()
-    except (
-        OSError,
-        SafetensorError,
-        RuntimeError,
-        ValueError,
-        TypeError,
-        LookupError,
-        AttributeError,
-        ArithmeticError,
-    ) as error:
+    except (*FOREIGN, SafetensorError, RuntimeError) as error:
         raise CheckpointError(
             f"{weights} cannot be loaded ({one_line(error)}); copy the model again, or choose one "
             "of `napari-cvdm models`."

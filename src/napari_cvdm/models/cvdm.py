@@ -22,6 +22,7 @@ from napari_cvdm.models.networks import (
     Modulation,
     UNet,
     UNetConfig,
+    check_whole,
 )
 from napari_cvdm.models.schedule import (
     COSINE_RATE,
@@ -100,12 +101,7 @@ class CVDMConfig:
 
     def __post_init__(self) -> None:
         for name in ("condition_channels", "upsampling", "fold"):
-            number = getattr(self, name)
-            whole = isinstance(number, int) and not isinstance(number, bool)
-            if not whole or not 1 <= number <= LARGEST_COUNT:
-                raise ValueError(
-                    f"{name} is {number!r:.80}; a whole number from 1 to {LARGEST_COUNT} is needed."
-                )
+            check_whole(name, getattr(self, name), LARGEST_COUNT)
         for name, allowed in (
             ("prediction", tuple(PREDICTIONS)),
             ("target", tuple(TARGETS)),
@@ -129,13 +125,17 @@ class CVDMConfig:
             )
         # In: the condition, the mean and the noisy target. Out: the target.
         channels = self.condition_channels * self.condition_fold**2 + 3 * self.fold**2
-        networks = (self.denoiser, self.mean, self.residual_std)
-        count = sum(one.count_parameters(channels) for one in networks if one is not None)
+        count = sum(network.count_parameters(channels) for network in self._networks)
         if count > MOST_PARAMETERS:
             raise ValueError(
                 f"the networks have {count:.4g} parameters; at most {MOST_PARAMETERS:,} are "
                 "allowed. Choose smaller widths, fewer blocks or a smaller fold."
             )
+
+    @property
+    def _networks(self) -> list[UNetConfig | DFCANConfig]:
+        networks = (self.denoiser, self.mean, self.residual_std)
+        return [network for network in networks if network is not None]
 
     @property
     def diffused(self) -> bool:
@@ -155,8 +155,7 @@ class CVDMConfig:
     @property
     def alignment(self) -> int:
         """Sizes and tile origins on the working grid must be multiples of this."""
-        networks = (self.denoiser, self.mean, self.residual_std)
-        return max(network.stride for network in networks if network is not None)
+        return max(network.stride for network in self._networks)
 
 
 def regression_network(inputs: int, outputs: int, config: UNetConfig | DFCANConfig) -> UNet | DFCAN:

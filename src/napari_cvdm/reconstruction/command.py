@@ -82,16 +82,12 @@ def request_of(settings: Mapping[str, Any], files: Mapping[str, str]) -> Reconst
         if entry.name in settings
     }
     known |= {name: tuple(value) for name, value in known.items() if isinstance(value, list)}
-    known |= {"background": read_image(files["background"]).array} if "background" in files else {}
+    if "background" in files:
+        known["background"] = read_image(files["background"]).array
     known["psf"] = _same_psf(settings.get("psf"), files.get("psf"))
-    return ReconstructionRequest(
-        **{
-            **known,
-            "image": with_planes(
-                stacks, card_of_method(settings["model"]), known.get("defocus_um")
-            ),
-        }
-    )
+    card = card_of_method(settings["model"])
+    known["image"] = with_planes(stacks, card, known.get("defocus_um"))
+    return ReconstructionRequest(**known)
 
 
 def _same_psf(setting: str | None, file: str | None) -> MeasuredPsf | None:

@@ -92,23 +92,20 @@ def estimate(
     areas = [(rows.read(fold), columns.read(fold)) for rows, columns in tiles]
     sides = [(rows.stop - rows.start, columns.stop - columns.start) for rows, columns in areas]
     largest = max(sides, key=lambda side: side[0] * side[1])
-    together = min(
-        plan.samples, samples_together(prepared.valid.size * network.config.upsampling**2)
-    )
+    fine = prepared.valid.size * network.config.upsampling**2
+    together = min(plan.samples, samples_together(fine))
     once, step = yield from _one_tile(network, largest, device, together, plan.precision)
     # Those at the edges read less.
     whole_tiles = sum(height * width for height, width in sides) / (largest[0] * largest[1])
     drawing = evaluations(network, plan.samples, plan.steps)
     seconds = frames * (preparing + whole_tiles * (once + drawing * step))
-    memory = tile_bytes(network, largest, together, plan.precision, device) + _bytes_of(
-        plan, network, prepared.valid.shape, frames, together
-    )
-    deconvolved = (
-        0
-        if prepared.lens is None
-        else DECONVOLVED_BYTES * prepared.valid.size * network.config.upsampling**2
-    )
-    before = deconvolved if prepared.posterior is None else prepared.posterior.memory_bytes
+    memory = tile_bytes(network, largest, together, plan.precision, device)
+    memory += _bytes_of(plan, network, prepared.valid.shape, frames, together)
+    before = 0
+    if prepared.posterior is not None:
+        before = prepared.posterior.memory_bytes
+    elif prepared.lens is not None:
+        before = DECONVOLVED_BYTES * fine
     return Estimate(seconds=seconds, memory_bytes=max(memory, before), tiles=len(tiles))
 
 

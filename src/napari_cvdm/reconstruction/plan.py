@@ -94,11 +94,8 @@ def settings_of(request: ReconstructionRequest) -> dict[str, Any]:
 
     Optics that the image states are filled in. Images among the settings become fingerprints.
     """
-    settings = {
-        entry.name: getattr(request, entry.name)
-        for entry in fields(request)
-        if entry.name != "image"
-    }
+    settings = {entry.name: getattr(request, entry.name) for entry in fields(request)}
+    del settings["image"]
     settings |= {name: request.known_optics(name) for name in OPTICS}
     if request.image.series is not None:
         settings["series"] = request.image.series

@@ -47,9 +47,8 @@ class ProvenanceRecorder:
         self._read += 1
         pixels = read_frame(image, index)
         self._fingerprint.add(pixels)
-        if (
-            prod(image.loop_shape) > 1
-        ):  # a blank image may be asked for, but a blank frame of a movie is a fault
+        # A blank image may be asked for, but a blank frame of a movie is a fault.
+        if prod(image.loop_shape) > 1:
             check_frame(pixels, frame_name(image, index))
         return pixels
 
@@ -86,19 +85,13 @@ class ProvenanceRecorder:
         )
 
     def _input_hash(self) -> str:
-        image = self._plan.image
-        frames = image.array.size // (
-            image.array.shape[-1]
-            * image.array.shape[-2]
-            * (image.array.shape[-3] if "P" in image.axes else 1)
-        )
+        image, value = self._plan.image, self._fingerprint.value
+        frames = prod(image.loop_shape)
         if self._read == frames:
-            return self._fingerprint.value
-        return (
-            f"{self._fingerprint.value} of the first {self._read} of {frames} frames"
-            if image.lazy
-            else sha256_of(image.array)
-        )
+            return value
+        if not image.lazy:
+            return sha256_of(image.array)
+        return f"{value} of the first {self._read} of {frames} frames"
 
 
 def make_provenance(
@@ -154,10 +147,8 @@ def provenance_record(
 
     Parameters
     ----------
-    provenance : Provenance
     output : mapping
         Unit, axes and pixel size of the images, and what else describes them.
-    forward : ForwardCheck, optional
     device : str
         The device that was used in the end.
     """
@@ -339,13 +330,14 @@ def write_result(
 def model_entry(model: Checkpoint) -> dict[str, object]:
     """Name, fingerprint, task, noise scale, training and calibration of a model."""
     card = model.card
-    known = {
+    return {
         "name": card.name,
         "sha256": model.sha256,
         "task": card.task,
         "noise_scale": model.network.config.noise_scale,
+        "training": dict(card.training),
+        "calibration": dict(card.calibration),
     }
-    return {**known, "training": dict(card.training), "calibration": dict(card.calibration)}
 
 
 def short_memory_warning(used: int, asked: int) -> tuple[str, ...]:

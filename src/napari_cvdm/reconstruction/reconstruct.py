@@ -132,7 +132,7 @@ def reconstruct(
         *unusable,
     )
     provenance = record.provenance(warnings, time.perf_counter() - started, tried)
-    forward = None
+    points, forward = plan.schedule_points, None
     if checks is not None:
         forward = checks.forward()
         flag = checks.flag(forward, warnings, unusable, record.estimated)
@@ -150,10 +150,7 @@ def reconstruct(
         clock=solver.clock(CLOCK_POINTS),
         # The times as they are written, not as the clock takes them, in float32.
         schedule_clock=replace(
-            solver.clock(plan.schedule_points),
-            times=tuple(
-                (number + 1) / plan.schedule_points for number in range(plan.schedule_points)
-            ),
+            solver.clock(points), times=tuple((number + 1) / points for number in range(points))
         ),
         samples=arrays.kept_samples(),
         counts=arrays.counts,
@@ -211,19 +208,14 @@ def compare_methods(
     checks = [ForwardCheckAccumulator(plan, card, None) for _ in answers]
     shape = plan.image.loop_shape
     for number, index in enumerate(np.ndindex(shape) if answers else ()):
-        prepared, _ = yield from follow_stages(
-            task.prepare(read_frame(plan.image, index), plan),
-            FrameIndex(index, number, prod(shape)),
-            prefix="the check: ",
-        )
+        place, pixels = FrameIndex(index, number, prod(shape)), read_frame(plan.image, index)
+        prepared, _ = yield from follow_stages(task.prepare(pixels, plan), place, "the check: ")
         if plan.region is not None:
             prepared = prepared.within(plan.region, 1)
         for check, answer in zip(checks, answers, strict=True):
             moments = RunningMoments(answer.mean[index], answer.variance[index], 1)
             for steps in (check.begin(index, prepared), check.end(moments)):
-                yield from follow_stages(
-                    steps, FrameIndex(index, number, prod(shape)), prefix="the check: "
-                )
+                yield from follow_stages(steps, place, "the check: ")
     pairs = zip(answers, checks, strict=True)
     return Comparison(
         answers=tuple(replace(answer, forward=check.result()) for answer, check in pairs),
@@ -318,18 +310,15 @@ class NetworkSolver:
         """Prepare the frame once, then draw all its samples."""
         plan, config = self._plan, self._network.config
         steps = plan.samples * plan.steps
-        prepared, stop = yield from follow_stages(
-            self._task.prepare(pixels, plan), place, steps=steps
-        )
+        preparing = self._task.prepare(pixels, plan)
+        prepared, stop = yield from follow_stages(preparing, place, steps=steps)
         self._checks.prepared(prepared)
         if plan.region is not None:
             prepared = prepared.within(plan.region, config.condition_fold * config.alignment)
-        _, checked = yield from follow_stages(
-            self._checks.begin(place.index, prepared), place, "the check, ", steps
-        )
-        frame, begun = yield from follow_stages(
-            FrameSampler.begin(plan, self._network, prepared, place), place, steps=steps
-        )
+        beginning = self._checks.begin(place.index, prepared)
+        _, checked = yield from follow_stages(beginning, place, "the check, ", steps)
+        sampler = FrameSampler.begin(plan, self._network, prepared, place)
+        frame, begun = yield from follow_stages(sampler, place, steps=steps)
         stop = begun or checked or stop
         samples, stop = yield from sample_frame(frame, moments, self._checks.see, stop)
         for stage in self._checks.end(moments) if moments.count else ():

@@ -190,14 +190,9 @@ class FrameSampler:
         return self.place.number * FRAME_SEED_STRIDE + sample
 
     def _noise(self, samples: range, step: int) -> Tensor:
-        shape, seed, origin = (
-            (self.rate.shape[-2], self.rate.shape[-1]),
-            self.plan.seed,
-            self.prepared.origin,
-        )
-        return self.tiled.network.noise(
-            shape, [self._stream(sample) for sample in samples], step, seed, origin
-        )
+        shape = self.rate.shape[-2], self.rate.shape[-1]
+        streams = [self._stream(sample) for sample in samples]
+        return self.tiled.network.noise(shape, streams, step, self.plan.seed, self.prepared.origin)
 
     def clock_values(self) -> tuple[float, ...]:
         """Falling clock values T at which the denoiser is evaluated."""
@@ -235,9 +230,8 @@ class FrameSampler:
         """
         alone = int(first == 0 and self.place.number == 0)
         yield from (range(1),) * alone
-        yield from sample_groups(
-            first + alone, self.plan.samples, samples_together(self.rate.numel())
-        )
+        together = samples_together(self.rate.numel())
+        yield from sample_groups(first + alone, self.plan.samples, together)
 
     @torch.inference_mode()
     def image(self, clean: Tensor, sample: int) -> Generator[str, None, np.ndarray]:
@@ -252,44 +246,35 @@ class FrameSampler:
         )
         image = (self._cropped(decoded) * self.prepared.gain).float().cpu().numpy()
         posterior = self.prepared.posterior
-        if posterior is not None:
-            image = (
-                (yield from posterior.refine(image, self._stream(sample)))
-                if self.plan.steps > 1
-                else posterior.blend(image)
-            )
+        if posterior is not None and self.plan.steps > 1:
+            image = yield from posterior.refine(image, self._stream(sample))
+        elif posterior is not None:
+            image = posterior.blend(image)
         return self.prepared.kept(image)
 
     def stage(self, samples: range, *doing: str) -> str:
         """What is being done, in words."""
-        which = (
-            f"sample {samples.stop}"
-            if len(samples) == 1
-            else f"samples {samples.start + 1} to {samples.stop}"
-        )
-        parts = ", ".join(part for part in doing if part)
-        return f"{which} of {self.plan.samples}{', ' * bool(parts)}{parts}{self.place.suffix}"
+        alone = len(samples) == 1
+        which = f" {samples.stop}" if alone else f"s {samples.start + 1} to {samples.stop}"
+        parts = (f"sample{which} of {self.plan.samples}", *doing)
+        return ", ".join(part for part in parts if part) + self.place.suffix
 
     def first_view(self) -> FrameView:
         """The physical estimate, before there is a sample."""
         estimate = self.prepared.estimate
-        return FrameView(
-            index=self.place.index,
-            samples=0,
-            mean=estimate,
-            variance=np.zeros_like(estimate),
-            rate=self.rate_map,
-            valid=self.valid,
-        )
+        return self._view(0, estimate, np.zeros_like(estimate))
 
     def view(self, moments: RunningMoments, clean: Tensor, sample: int) -> FrameView:
         """What there is to see: the finished samples, or the first one in the making."""
         mean = moments.mean if moments.count else finished(self.image(clean, sample))
+        return self._view(moments.count, mean, moments.variance)
+
+    def _view(self, samples: int, mean: np.ndarray, variance: np.ndarray) -> FrameView:
         return FrameView(
             index=self.place.index,
-            samples=moments.count,
+            samples=samples,
             mean=mean,
-            variance=moments.variance,
+            variance=variance,
             rate=self.rate_map,
             valid=self.valid,
         )

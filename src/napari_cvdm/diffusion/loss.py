@@ -89,7 +89,8 @@ def cvdm_loss(
         t -> T, T', T''.
     target : Tensor of shape (B, 1, Y, X)
         Centred and scaled.
-    times : Tensor of shape (B, 1, 1, 1), in (0, 1)
+    times : Tensor of shape (B, 1, 1, 1)
+        In (0, 1).
     noise : Tensor of shape (B, 1, Y, X)
         Standard normal.
     alpha : float

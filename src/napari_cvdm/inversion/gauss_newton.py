@@ -47,11 +47,8 @@ class Fit:
 
     Parameters
     ----------
-    model : PhaseForwardModel
-    estimate : PhaseObject
     linearisation : PhaseLinearisation
         About the estimate.
-    prior : PhasePrior
     weight : Tensor of shape (..., P, h, w)
         One over the variance of the data, 0 where nothing was measured.
     residual : Tensor of shape (..., P, h, w)
@@ -103,7 +100,6 @@ def fit_object(
 
     Parameters
     ----------
-    model : PhaseForwardModel
     data : Tensor of shape (..., P, h, w), real
         Intensity over the blank field; finite everywhere, also where the weight is zero.
     weight : Tensor of shape (..., P, h, w), real

@@ -106,11 +106,8 @@ class PhasePrior:
     def precision_root(self, white: PhaseObject, white_pixels: Tensor) -> PhaseObject:
         """Noise of covariance C^-1 from white noise.
 
-        Parameters
-        ----------
-        white : PhaseObject
-        white_pixels : Tensor of shape (..., 4, H, W)
-            For the flat background, the two differences and the Laplacian.
+        `white_pixels` (..., 4, H, W) is for the flat background, the two differences and the
+        Laplacian.
         """
         maps = filter_maps(white.maps, self.spectrum.sqrt())
         if self.flat is not None:
@@ -208,7 +205,6 @@ class PowerLaws:
             `noise`.
         factor : float
             Factor on the standard deviation of the noise that this estimate was made with.
-        model : PhaseForwardModel
         """
         power = torch.fft.rfft2(maps).abs().square() / (maps.shape[-2] * maps.shape[-1])
         exaggerated = self.noise * factor**2

@@ -28,7 +28,6 @@ def map_tiles(
         Tensors (B, C, factor y, factor x) -> tensor (B, C', factor_out y, factor_out x).
     images : sequence of Tensor
         Arguments, each on a grid that is a whole multiple of the plan's canvas.
-    plan : TilePlan
     factor_out : int
         Output pixels to one canvas pixel.
 
@@ -87,7 +86,6 @@ class TiledModel:
 
     Parameters
     ----------
-    network : CVDM
     shape : tuple of int
         (Y, X) of the condition.
     tile : int

@@ -233,19 +233,19 @@ class PhaseForwardModel:
         return 2 * half.real * disc, -2 * half.imag * disc
 
     def _to_frame(self, canvas: Tensor) -> Tensor:
-        if self.condenser is not None:
-            canvas = torch.fft.irfft2(torch.fft.rfft2(canvas) * self.condenser, s=self.canvas_shape)
-        return canvas[..., self.frame[0], self.frame[1]]
+        return self._blur(canvas)[..., self.frame[0], self.frame[1]]
 
     def _to_canvas(self, frame: Tensor) -> Tensor:
-        if self.canvas_shape == frame.shape[-2:]:
-            canvas = frame
-        else:
+        canvas = frame
+        if self.canvas_shape != frame.shape[-2:]:
             canvas = frame.new_zeros((*frame.shape[:-2], *self.canvas_shape))
             canvas[..., self.frame[0], self.frame[1]] = frame
-        if self.condenser is not None:
-            canvas = torch.fft.irfft2(torch.fft.rfft2(canvas) * self.condenser, s=self.canvas_shape)
-        return canvas
+        return self._blur(canvas)
+
+    def _blur(self, canvas: Tensor) -> Tensor:
+        if self.condenser is None:
+            return canvas
+        return torch.fft.irfft2(torch.fft.rfft2(canvas) * self.condenser, s=self.canvas_shape)
 
 
 def fresnel_number(defocus_um: float, microscope: Microscope) -> float:

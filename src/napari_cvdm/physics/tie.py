@@ -105,7 +105,6 @@ def solve_us_tie(
         Intensity at the plane of the phase, any positive scale.
     axial_derivative : Tensor of shape (Y, X), real
         dI/dz [same scale / um].
-    microscope : Microscope
     regularisation : float
         Dimensionless r of `high_pass`, >= 0. The authors used 5e-9 for experiments.
     iterations : int
@@ -208,7 +207,6 @@ def solve_wotf(
         I / I_background - 1 of at least two planes.
     defocus_um : sequence of float
         Signed position of each plane [um].
-    microscope : Microscope
     regularisation : float
         Dimensionless r > 0. It removes low spatial frequencies. For planes at +-z, half the
         amplitude is left where 8 sin(chi)^2 = r.

@@ -138,13 +138,10 @@ def tile_bytes(
 
     Parameters
     ----------
-    network : CVDM
     shape : tuple of int
         (Y, X) of the tile with its halo, on the condition's grid.
     together : int
         Samples that go through the sampler together.
-    precision : {"fp32", "bf16"}
-    device : torch.device
     """
     config = network.config
     inputs, pixels = config.condition_channels * config.condition_fold**2, config.fold**2

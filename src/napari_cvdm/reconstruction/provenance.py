@@ -167,13 +167,6 @@ def provenance_record(
     }
 
 
-def write_record(path: Path, record: Mapping[str, Any]) -> None:
-    """Write ``provenance.json``."""
-    text = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
-    # The name of a file may be no UTF-8.
-    path.write_text(text, encoding="utf-8", errors="replace")
-
-
 def write_images(
     folder: Path,
     reconstruction: Reconstruction,
@@ -284,7 +277,9 @@ def write_provenance(
     record["inputs"] = dict(inputs)
     record["settings"] |= settings
     record["timings_s"] = {name: round(seconds, 3) for name, seconds in timings_s.items()}
-    write_record(folder / PROVENANCE, record)
+    text = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
+    # The name of a file may be no UTF-8.
+    (folder / PROVENANCE).write_text(text, encoding="utf-8", errors="replace")
 
 
 def file_sha256(path: Path) -> str:

@@ -67,7 +67,6 @@ def deconvolve(
     ----------
     counts : Tensor of shape (Y, X)
         d, above the dark level.
-    model : WidefieldForwardModel
     dark_counts : float
         v >= 0 [counts].
     weight : Tensor of shape (Y, X), optional
@@ -213,10 +212,18 @@ def low_contrast_period(psf: np.ndarray) -> float:
 
 
 def estimate_lens(parts: Sequence[np.ndarray], upsampling: int) -> Lens:
-    """The lens by the spectra of parts (Y, X) of an image; a usual one where they tell nothing."""
+    """The lens by the spectra of parts (Y, X) of an image; a usual one where they tell nothing.
+
+    It is an oil objective on a camera whose pixels give the median cut-off period of the parts.
+    """
     found = [estimate_cutoff(_middle(part)) for part in parts]
     periods = [period for period in found if period is not None]
-    return lens_of_period(float(np.median(periods)) if periods else None, upsampling)
+    cutoff_px = float(np.median(periods)) if periods else USUAL_PERIOD_PX
+    pixel_um = USUAL_OPTICS["wavelength_um"] / (2 * USUAL_OPTICS["na"]) / cutoff_px
+    index = usual_index(USUAL_OPTICS["na"])
+    usual = Microscope(pixel_um=pixel_um, medium_index=index, **USUAL_OPTICS)
+    source = "estimated" if periods else "assumed"
+    return replace(lens_of_microscope(usual, upsampling), source=source)
 
 
 def _middle(image: np.ndarray) -> np.ndarray:
@@ -225,19 +232,6 @@ def _middle(image: np.ndarray) -> np.ndarray:
         for size in image.shape
     )
     return image[rows, columns]
-
-
-def lens_of_period(period_px: float | None, upsampling: int) -> Lens:
-    """The lens of a cut-off period in camera pixels; a usual one for None.
-
-    It is an oil objective on a camera whose pixels give this period.
-    """
-    cutoff_px = USUAL_PERIOD_PX if period_px is None else period_px
-    pixel_um = USUAL_OPTICS["wavelength_um"] / (2 * USUAL_OPTICS["na"]) / cutoff_px
-    index = usual_index(USUAL_OPTICS["na"])
-    usual = Microscope(pixel_um=pixel_um, medium_index=index, **USUAL_OPTICS)
-    source = "assumed" if period_px is None else "estimated"
-    return replace(lens_of_microscope(usual, upsampling), source=source)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -51,7 +51,11 @@ def over_background(frame: np.ndarray, background: Background) -> tuple[np.ndarr
     if not isinstance(background, str):
         levels = np.broadcast_to(fitting(background, planes), planes.shape)
     elif background == "auto":
-        levels = _estimated_levels(frame, measured)
+        seen = [plane[where] for plane, where in zip(frame, measured, strict=True)]
+        # Cut-off pixels do not count: a bright spot of a single plane is not light of the lamp.
+        means = [unclipped_mean(plane, float(plane.mean(dtype=np.float64))) for plane in seen]
+        median = float(np.median(frame[measured]))
+        levels = equalised_levels(median, np.array(means))[:, None, None]
     else:
         check_divided(planes)
         levels = np.ones((len(planes), 1, 1))
@@ -77,16 +81,6 @@ def check_divided(planes: np.ndarray) -> None:
             f"background none says that the planes are divided by the blank field, "
             f"but their median is {middle:.4g}, not about 1; use auto, or give a blank-field image."
         )
-
-
-def _estimated_levels(frame: np.ndarray, measured: np.ndarray) -> np.ndarray:
-    """Levels (P, 1, 1) from the pixels that were measured, and not cut off.
-
-    A bright spot of a single plane is not light of the lamp.
-    """
-    seen = [plane[where] for plane, where in zip(frame, measured, strict=True)]
-    means = np.array([unclipped_mean(plane, float(plane.mean(dtype=np.float64))) for plane in seen])
-    return equalised_levels(float(np.median(frame[measured])), means)[:, None, None]
 
 
 def equalised_levels(median: float, means: np.ndarray) -> np.ndarray:

@@ -80,6 +80,7 @@ def prefers_sequential(device: torch.device) -> bool:
 
     This is so on a CPU. One by one, each image gives the same bytes whatever else is computed.
     """
+    # A batch of float32 images leaves a CPU's cache, and each image takes longer.
     return device.type == "cpu"
 
 
@@ -115,6 +116,7 @@ def seconds_of(device: torch.device, work: Callable[[], object]) -> float:
         elif device.type == "mps":
             torch.mps.synchronize()
 
+    # A GPU runs behind: without this, only its launches would be timed.
     wait()
     started = time.perf_counter()
     work()

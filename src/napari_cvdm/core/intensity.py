@@ -15,15 +15,15 @@ from scipy.ndimage import (
     label,
 )
 
-BRIGHT_PERCENTILE = 99.8
-FEWEST_CLIPPED = 20
+BRIGHT_PERCENTILE = 99.8  # not the maximum, which one hot pixel decides
+FEWEST_CLIPPED = 20  # pixels at the top value: fewer may have it by chance
 PILE = 4  # times as many pixels at the top value as one below
-BRIGHT = 1.1
-CAMERA_TOPS = (255, 65535)
+BRIGHT = 1.1  # times the median: an even field piles up at its own level, uncut
+CAMERA_TOPS = (255, 65535)  # of 8 and 16 bits: floats no longer tell which they were
 DARK_PERCENTILE = 1.0
 NOISE_FLOOR = 12.0
 LARGEST_SUBSET = 4_000_000
-MAD_TO_SIGMA = 1.4826
+MAD_TO_SIGMA = 1.4826  # of a normal distribution: 1 / Phi^-1(3/4)
 # Zeros that nobody measured lie far below the darkest pixels that were measured. They are a border
 # with straight edges, as of an image that was moved, or rectangles.
 BLOCK_PX, EDGE_PX, STRAIGHT_PX = 5, 2, 3
@@ -176,6 +176,7 @@ def checkerboard_sigma(
     """
     sizes = np.abs(top_left - bottom_left - top_right + bottom_right)
     known = sizes[np.isfinite(sizes)]
+    # Four independent pixels give the difference twice the deviation of one.
     return MAD_TO_SIGMA * grouped_median(known) / 2 if known.size else 0.0
 
 
@@ -190,6 +191,7 @@ def grouped_median(sizes: np.ndarray) -> float:
     index = int(np.searchsorted(below + counts, sizes.size / 2))
     if counts[index] == 1 or len(levels) == 1:
         return float(np.median(sizes))
+    # Counts over a gain are multiples of it, so the step need not be 1.
     step = float(np.diff(levels).min())
     low, high = max(0.0, levels[index] - step / 2), levels[index] + step / 2
     return float(low + (high - low) * (sizes.size / 2 - below[index]) / counts[index])

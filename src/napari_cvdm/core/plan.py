@@ -133,6 +133,7 @@ def file_warnings(optics: StatedOptics) -> tuple[str, ...]:
         used, stated = getattr(optics, name), image.states(name)
         if used is None:
             continue
+        # The origin then says why the pixel size of the file was not taken.
         if stated is None and name == "pixel_um" and image.origin(name):
             sentences.append(f"{image.origin(name)}; {name} is {used:g}, as was typed.")
         elif stated is not None and abs(used - stated) > STEP_TOLERANCE * stated:
@@ -147,6 +148,7 @@ def file_warnings(optics: StatedOptics) -> tuple[str, ...]:
 def one_sided_warning(optics: StatedOptics) -> tuple[str, ...]:
     """Warn if all planes lie on one side of focus."""
     positions = optics.defocus_um
+    # The phase transfer 2 sin(chi) is odd in z, that of absorption, 2 cos(chi), even.
     if positions is None or min(positions) <= 0 <= max(positions):
         return ()
     return (

@@ -25,7 +25,7 @@ SMALLEST_REGION_PX = 16
 SMALLEST_PSF_PX = 5
 SAMPLERS = ("sde-2m", "ode-2m", "ddim", "ancestral")
 Sampler = Literal["sde-2m", "ode-2m", "ddim", "ancestral"]
-IMAGE_ROLE = re.compile(r"image(?:[2-9]|[1-9]\d+)?")
+IMAGE_ROLE = re.compile(r"image(?:[2-9]|[1-9]\d+)?")  # "image1" would be a second name of "image"
 PRECISIONS = ("fp32", "bf16", "auto")
 Precision = Literal["fp32", "bf16", "auto"]
 ALIGNMENTS = ("off", "auto")
@@ -127,6 +127,7 @@ class ImageStack:
         """A value of optics as the file states it for its kind of image; None if it does not."""
         if name == "pixel_um":
             return self.pixel_um
+        # Of defocused planes, the emission and the immersion say nothing about lamp and medium.
         other = None if self.planes else self.metadata.get(OF_FLUORESCENCE.get(name, ""))
         return self.metadata.get(name, other)
 
@@ -400,6 +401,7 @@ def command_words(request: ReconstructionRequest, paths: Mapping[str, str], out:
 
 
 def _words(value: object) -> list[str]:
+    # A flag has no value: its name alone means True.
     if isinstance(value, bool):
         return []
     if isinstance(value, tuple):

@@ -36,6 +36,7 @@ Made = TypeVar("Made")
 
 def finished(steps: Generator[object, Any, Result]) -> Result:
     """Carry long work out to its end without showing its progress, and return what comes of it."""
+    # A for loop would drop what the generator returns.
     while True:
         try:
             next(steps)
@@ -261,6 +262,7 @@ class ForwardCheck:
         return (
             self.chi2 is not None
             and self.estimate_chi2 is not None
+            # Below 1 an estimate fits noise, which is no merit.
             and self.chi2 > WORSE * max(self.estimate_chi2, 1.0)
         )
 
@@ -360,4 +362,5 @@ def compute_half_width(calibration: Mapping[str, Any], std: np.ndarray) -> np.nd
 
 
 def _listed(values: np.ndarray) -> object:
+    # JSON has no NaN.
     return np.where(np.isnan(values), None, values.astype(object)).tolist()  # type: ignore[call-overload]

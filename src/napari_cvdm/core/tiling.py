@@ -179,6 +179,7 @@ class BlockPlan:
         BLOCK_STEP_PX.
         """
         size = self.shape[axis]
+        # The remainder lets the last window, moved inward, start on the grid, too.
         return min(size, self.block + 2 * self.halo + size % BLOCK_STEP_PX)
 
     def spans(self, axis: int) -> tuple[Span, ...]:
@@ -215,6 +216,7 @@ class BlockPlan:
     def chunk(self, factor: int) -> int:
         """Side of a chunk of an output `factor` times finer; a job writes whole chunks."""
         side = self.block * factor
+        # A chunk that divides the block is written by one job alone.
         return next(
             side // parts
             for parts in range(1, side + 1)

@@ -49,11 +49,13 @@ class LossTerms:
     @property
     def schedule(self) -> Tensor:
         """Loss of the schedule: noise + 2 prior + 2 smoothness (the paper's weights)."""
+        # Without L_gamma, gamma would fall at once: pure noise is easiest to predict.
         return self.noise + PRIOR_WEIGHT * self.prior + SMOOTHNESS_WEIGHT * self.smoothness
 
 
 def prior_divergence(target: Tensor, neg_log_gamma_at_end: Tensor) -> Tensor:
     """KL(N(a y, s^2) || N(0, 1)) = 1/2 mean(gamma y^2 - gamma - log(1 - gamma)), gamma at t = 1."""
+    # The official code has the two distributions the other way round.
     gamma = torch.exp(-neg_log_gamma_at_end)
     return (gamma * target.square() - gamma - torch.log1p(-gamma)).mean() / 2
 
@@ -117,4 +119,5 @@ def stratified_times(batch: int, generator: torch.Generator) -> Tensor:
     """
     offsets = torch.rand(batch, generator=generator)
     times = (torch.arange(batch) + offsets) / batch
+    # At t = 0 there is no noise, and log(a / s) is infinite.
     return times.clamp(1e-5, 1 - 1e-5)[:, None, None, None]

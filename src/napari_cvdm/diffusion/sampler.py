@@ -82,7 +82,7 @@ def clock_grid(rate: float, evaluations: int, last: float = LAST_HALF_LOG_SNR) -
     start = half_log_snr(torch.tensor(rate, dtype=torch.float64))
     levels = torch.linspace(float(start), last, evaluations, dtype=torch.float64)
     grid = neg_log_gamma_at(levels) / rate
-    return (1.0, *grid[1:].tolist())
+    return (1.0, *grid[1:].tolist())  # the first is 1 but for rounding
 
 
 def uniform_time_grid(
@@ -142,7 +142,7 @@ def _query(
             if before is not None:  # D of DPM-Solver++(2M), arXiv 2211.01095, algorithm 2
                 direction = torch.addcmul(clean, step / (2 * before[1]), clean - before[0])
             before = clean, step
-        fresh = partial(noise, index)
+        fresh = partial(noise, index)  # not drawn here: deterministic updates ask for none
         noisy = update(noisy, direction, rate * now, rate * later, step, fresh)
         clean = yield noisy, rate * later
 
@@ -193,6 +193,7 @@ def _ancestral(
     """
     spread = noise_level(later)
     variance = (spread / noise_level(now)).square() * -torch.expm1(later - now)
+    # At least 0 but for rounding.
     kept = (spread.square() - variance).clamp(min=0).sqrt() * noise_from_clean(noisy, clean, now)
     return signal_level(later) * clean + kept + variance.sqrt() * noise()
 

@@ -130,6 +130,7 @@ def fit_object(
             steps += inner
             last, laws = laws, laws.refine(at.maps, data - seen.expected, weight, factor, model)
             prior = laws.prior(model)
+            # A prior that still changes lowers the cost of another round.
             if float(((before - after) / before).max()) < SMALLEST_GAIN and laws.agrees_with(last):
                 break
     weight = weight / laws.noise[..., None, None, None]
@@ -215,7 +216,7 @@ class _Problem:
             there = at.add(change, size)
             seen = self.model.linearise(there)
             cost = self.cost(there, seen)
-            rising = ~(cost <= before)
+            rising = ~(cost <= before)  # so that NaN counts as rising, too
             if not bool(rising.any()):
                 return there, seen, cost
             size = torch.where(rising, size / 3, size)
@@ -274,6 +275,7 @@ def conjugate_gradients(
     for number in range(steps):
         yield f"step {number + 1} of {steps}"
         image = normal(direction)
+        # A member of the batch that is solved would divide zero by zero.
         factor = size / direction.dot(image).clamp(min=tiny)
         found, residual = found.add(direction, factor), residual.add(image, -factor)
         if least_gain:
@@ -297,6 +299,7 @@ def weak_object_inverse(
     own_mu, own_phi = own_mu + prior.spectrum[..., 0, :, :], own_phi + prior.phase_precision()
     determinant = own_mu * own_phi - mixed.square()
     of_mu, across, of_phi = own_phi / determinant, -mixed / determinant, own_mu / determinant
+    # Alone: its products with mu and phi are left to the conjugate gradients.
     illumination = 1 / (
         torch.einsum("...phw,khw->...pk", weight * seen.unlit.square(), model.terms.square())
         + prior.illumination

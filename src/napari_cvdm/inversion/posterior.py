@@ -95,6 +95,7 @@ def log_determinant(fit: Fit, steps: int = LANCZOS_STEPS) -> Generator[str, None
     values, shares = torch.linalg.eigh(
         torch.diag_embed(torch.stack(diagonal, dim=-1)) + off + off.mT
     )
+    # Gauss quadrature; no eigenvalue of 1 + W^1/2 J C J^T W^1/2 is below 1.
     return (shares[..., 0, :].square() * values.clamp(min=1).log()).sum(dim=-1)
 
 

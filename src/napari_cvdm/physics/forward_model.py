@@ -214,8 +214,10 @@ class PhaseForwardModel:
 
     def adjoint(self, at: PhaseLinearisation, planes: Tensor) -> PhaseObject:
         """J^T y of images (..., P, h, w)."""
+        # The adjoint of a periodic convolution has the conjugate spectrum.
         spread = self._to_canvas(at.light * planes)
         spectra = torch.fft.fft2(2 * at.waves * spread) * self.transfer.conj()
+        # One inverse transform serves all planes, since it is linear.
         spectrum = spectra.sum(dim=-3, keepdim=True)
         back = (at.wave.conj() * torch.fft.ifft2(spectrum))[..., 0, :, :]
         return PhaseObject(
@@ -228,6 +230,7 @@ class PhaseForwardModel:
 
         They are 2 cos and 2 sin, both real and of shape (P, H, W // 2 + 1).
         """
+        # P_z = exp(-i chi) has the real part cos(chi) and the imaginary part -sin(chi).
         half = self.transfer[..., : self.canvas_shape[1] // 2 + 1]
         disc = 1.0 if self.condenser is None else self.condenser
         return 2 * half.real * disc, -2 * half.imag * disc
@@ -236,11 +239,11 @@ class PhaseForwardModel:
         return self._blur(canvas)[..., self.frame[0], self.frame[1]]
 
     def _to_canvas(self, frame: Tensor) -> Tensor:
-        canvas = frame
+        canvas = frame  # zero around it, where nothing was measured
         if self.canvas_shape != frame.shape[-2:]:
             canvas = frame.new_zeros((*frame.shape[:-2], *self.canvas_shape))
             canvas[..., self.frame[0], self.frame[1]] = frame
-        return self._blur(canvas)
+        return self._blur(canvas)  # its own adjoint, since a disc is symmetric
 
     def _blur(self, canvas: Tensor) -> Tensor:
         if self.condenser is None:
@@ -275,7 +278,7 @@ def disc_transfer(shape: tuple[int, int], radius_um: float, pixel_um: float) -> 
     """
     squared = squared_radius(shape, pixel_um, torch.zeros(1, dtype=torch.float64))
     argument = 2 * torch.pi * radius_um * squared.sqrt()[:, : shape[1] // 2 + 1]
-    safe = argument.clamp(min=1e-9)
+    safe = argument.clamp(min=1e-9)  # 2 J1(x) / x tends to 1 at 0, where the division fails
     return torch.from_numpy(2 * j1(safe.numpy())) / safe
 
 

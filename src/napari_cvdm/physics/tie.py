@@ -27,9 +27,9 @@ from napari_cvdm.core.result import finished
 from napari_cvdm.physics.forward_model import PhaseForwardModel
 from napari_cvdm.physics.fresnel import frequencies, squared_radius
 
-AUTHORS_REGULARISATION = 5e-9
-STOP_RESIDUAL = 1e-3
-STOP_GROWTH = 1.05
+AUTHORS_REGULARISATION = 5e-9  # for experiments; half amplitude at a period of 747 px
+STOP_RESIDUAL = 1e-3  # of the first, as in the authors' code, but as an L2 norm
+STOP_GROWTH = 1.05  # over the last residual: the feedback diverges
 
 
 def laplacian_symbol(shape: tuple[int, int], pixel_um: float, like: Tensor) -> Tensor:
@@ -46,7 +46,7 @@ def high_pass(
     353 px for 1e-7, 112 px for 1e-5, 35 px for 1e-3.
     """
     squared = laplacian_symbol(shape, pixel_um, like).square()
-    floor = torch.finfo(squared.dtype).tiny ** 0.5
+    floor = torch.finfo(squared.dtype).tiny ** 0.5  # against 0 / 0 at f = 0, as r may be 0
     return squared / (squared + regularisation / pixel_um**4 + floor)
 
 
@@ -57,6 +57,7 @@ def inverse_laplacian(density: Tensor, pixel_um: float, regularisation: float) -
     """
     shape = (density.shape[-2], density.shape[-1])
     symbol = laplacian_symbol(shape, pixel_um, density)
+    # high_pass is 0 at f = 0, so the mean is 0 whatever divides it.
     inverse = high_pass(shape, pixel_um, regularisation, density) / symbol.where(
         symbol < 0, torch.ones_like(symbol)
     )
@@ -130,6 +131,7 @@ def iterate_us_tie(
 ) -> Generator[str, None, Tensor]:
     """`solve_us_tie`, which yields before each round of feedback."""
     k = 2 * pi * microscope.medium_index / microscope.wavelength_um
+    # Not the maximum: the error shrinks by 1 - I / I_max, slowly under a hot pixel.
     brightest = torch.quantile(
         intensity.flatten()[:: max(1, intensity.numel() // 1_000_000)], 0.999
     )
@@ -226,5 +228,6 @@ def solve_wotf(
     of_amplitude, of_phase = (amplitude * spectra).sum(dim=0), (phase * spectra).sum(dim=0)
     own = amplitude.square().sum(dim=0) + regularisation
     mixed = (amplitude * phase).sum(dim=0)
+    # At least r^2 (Cauchy-Schwarz), so no frequency divides by zero.
     determinant = own * (phase.square().sum(dim=0) + regularisation) - mixed.square()
     return torch.fft.irfft2((own * of_phase - mixed * of_amplitude) / determinant, s=shape)

@@ -64,6 +64,7 @@ class _PhaseMethod(Baseline):
         phase = yield from name_stages(
             "solving",
             self.phase_of(
+                # A Fourier transform needs a number at every pixel: the blank field where none is.
                 torch.from_numpy(np.ascontiguousarray(planes.known)),
                 planes.defocus_um,
                 plan.microscope,
@@ -73,6 +74,7 @@ class _PhaseMethod(Baseline):
         checks = check_planes(
             planes.frame, planes.known, planes.levels, phase.numpy(), register=plan.register
         )
+        # These methods have no weights: a pixel lost in one plane is lost.
         usable = usable_planes(planes.frame, planes.ratio).all(axis=0)
         return Answer(
             image=phase.numpy().astype(np.float32),

@@ -18,6 +18,7 @@ from napari_cvdm.tasks.task import BORDER_PX, saturated
 
 MOST_ITERATIONS = 100
 LARGEST_ITERATIONS = 1000
+# About even in the logarithm, since late steps change little.
 CHECKED_AFTER = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 100, 150, 220, 330, 500, 700)
 SETTLED = 0.99  # chi^2 that falls by less than one percent has stopped falling
 

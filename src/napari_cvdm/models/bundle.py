@@ -108,6 +108,7 @@ def add_model(source: str | Path, folder: str | Path, *, overwrite: bool = False
         try:
             load_checkpoint(work)
         except CheckpointError as error:
+            # The user gave the source, and never saw the hidden folder beside the target.
             raise CheckpointError(str(error).replace(str(work), str(source))) from None
     return target
 
@@ -121,7 +122,7 @@ def _pieces(source: Path, name: str) -> Iterator[bytes]:
         with _opened(source, name) as stream:
             while piece := stream.read(PIECE):
                 yield piece
-    except (
+    except (  # what zipfile and its decompressors raise for damaged files
         OSError,
         zipfile.BadZipFile,
         zlib.error,
@@ -185,6 +186,7 @@ def _check_members(path: Path, members: list[zipfile.ZipInfo]) -> None:
     for member in members:
         most = min(
             LARGEST_BYTES[member.filename],
+            # The archive states its own packed sizes: they count no further than the file's.
             max(ALWAYS_ALLOWED, LARGEST_EXPANSION * min(member.compress_size, path.stat().st_size)),
         )
         if member.file_size > most:

@@ -134,6 +134,7 @@ class ModelCard:
             values[part] = network_shape(values[part])
         if values.get("residual_std") is not None:
             values["residual_std"] = network_shape(values["residual_std"])
+        # A card may name neither this nor a residual_std, which have defaults.
         values["rate_dilations"] = tuple(values.get("rate_dilations", DILATIONS))
         return CVDMConfig(**values)
 
@@ -261,6 +262,7 @@ def load_checkpoint(folder: str | Path) -> Checkpoint:
         _check_fit(wanted, tensors)
         network = CVDM(card.config())
         network.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
+        # Of the bytes that were loaded: the file may have changed since.
         digest = hashlib.sha256(content).hexdigest()
     except (*FOREIGN, SafetensorError, RuntimeError) as error:
         raise CheckpointError(
@@ -310,6 +312,7 @@ def save_checkpoint(
     if within is None:
         folder.mkdir(parents=True, exist_ok=True)
     tensors = {
+        # Half the size of the file; a reader makes float32 of it again.
         name: tensor.detach().to("cpu", torch.float16).contiguous()
         for name, tensor in network.state_dict().items()
     }

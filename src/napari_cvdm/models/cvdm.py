@@ -40,7 +40,7 @@ from napari_cvdm.models.schedule import (
 # Half log-SNR is about -20 to 6; the network gets it divided by 2 and clipped to +-3.
 LEVEL_SCALE = 2.0
 LEVEL_LIMIT = 3.0
-LARGEST_COUNT = 64
+LARGEST_COUNT = 64  # a card comes from anywhere
 NOISE_SCALES = (0.5, 2.0)
 SCHEDULES = ("pixel-wise", "global", "linear", "cosine")
 LEARNED_SCHEDULES = ("pixel-wise", "global")
@@ -202,6 +202,7 @@ class CVDM(nn.Module):
         self.std_network: UNet | DFCAN | None = None
         if config.residual_std is not None and config.diffused:
             self.std_network = regression_network(features, pixels, config.residual_std)
+        # With the weights in the file, since no sample can be decoded without it.
         self.register_buffer("residual_scale", torch.tensor(1.0))
 
     def schedule_parameters(self) -> list[nn.Parameter]:
@@ -224,6 +225,7 @@ class CVDM(nn.Module):
         folded = functional.pixel_unshuffle(condition, self.config.condition_fold)
         if self.mean is None:
             return folded
+        # In units of its own spread, as the target is.
         scaled = functional.pixel_unshuffle(mean_residual / self.residual_scale, self.config.fold)
         return torch.cat([folded, scaled], dim=1)
 
@@ -246,6 +248,7 @@ class CVDM(nn.Module):
             batch, _, height, width = features.shape
             return self.residual_scale.expand(batch, 1, height * fold, width * fold)
         logarithm = functional.pixel_shuffle(self.std_network(features), fold).to(features.dtype)
+        # Smooth, so that the bound does not stop the gradient as a clip does.
         bounded = LARGEST_LOG_STD * torch.tanh(logarithm / LARGEST_LOG_STD)
         return self.residual_scale * torch.exp(bounded)
 
@@ -266,11 +269,12 @@ class CVDM(nn.Module):
         """
         if self.denoiser is None:
             raise TypeError("a regression has no denoiser, so there is no output to ask for.")
+        # At every pixel, since the schedule is pixel-wise: no single time describes the noise.
         level = (half_log_snr(neg_log_gamma) / LEVEL_SCALE).clamp(-LEVEL_LIMIT, LEVEL_LIMIT)
         modulations = self.denoiser.modulations(functional.avg_pool2d(level, self.config.fold))
         if len(noisy) == len(first_layer_features) or not prefers_sequential(noisy.device):
             return self._denoise(self.denoiser, noisy, first_layer_features, modulations)
-        shared = tuple(modulations)
+        shared = tuple(modulations)  # computed once, and read once for each image
         return torch.cat(
             [
                 self._denoise(self.denoiser, one, first_layer_features, shared)

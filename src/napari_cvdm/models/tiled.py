@@ -54,7 +54,7 @@ def map_tiles(
                 for image, factor in zip(images, factors, strict=True)
             )
         )
-        if result is None:
+        if result is None:  # only a part tells how many channels there are
             height, width = (size * factor_out for size in plan.canvas)
             result = part.new_empty(*part.shape[:-2], height, width)
         inner = part[..., rows.inner(factor_out), columns.inner(factor_out)]
@@ -165,6 +165,7 @@ class TiledModel:
             except (RuntimeError, MemoryError) as error:
                 if not out_of_memory(error) or self.tile <= SMALLEST_TILE:
                     raise
+            # After the except block: the error's traceback holds the tensors of the tile.
             self.tile = max(SMALLEST_TILE, min(self.tile, *self.shape) // 2)
             release_memory(images[0].device)
 
@@ -180,6 +181,7 @@ def network_on(network: CVDM, device: torch.device) -> CVDM:
     This is the network itself if it already is there and has this layout (as `load_model` returns
     it), else a copy.
     """
+    # Only convolutions have a memory layout to choose.
     weights = [parameter for parameter in network.parameters() if parameter.ndim == 4]
     there = network.residual_scale.device == device and all(
         weight.is_contiguous(memory_format=torch.channels_last) for weight in weights

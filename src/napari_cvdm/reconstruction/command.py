@@ -69,6 +69,7 @@ def command_of(
             f"{' and '.join(files.values())} holds other pixels than the layer had. Save the "
             "layer, open that file, and reconstruct it."
         )
+    # Before the first dot, as the ending may be .ome.tif or .ome.zarr.
     out = f"{Path(files['image']).name.split('.')[0]}-{provenance['model']['name']}"
     return shlex.join(command_words(request, files, out))
 
@@ -81,6 +82,7 @@ def request_of(settings: Mapping[str, Any], files: Mapping[str, str]) -> Reconst
         for entry in fields(ReconstructionRequest)
         if entry.name in settings
     }
+    # JSON has no tuples.
     known |= {name: tuple(value) for name, value in known.items() if isinstance(value, list)}
     if "background" in files:
         known["background"] = read_image(files["background"]).array

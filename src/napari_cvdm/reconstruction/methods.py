@@ -28,7 +28,7 @@ def baseline_named(name: str) -> Baseline | None:
     method = BASELINES.get(word)
     if method is None or not colon:
         return method
-    kind = type(getattr(method, method.parameter))
+    kind = type(getattr(method, method.parameter))  # iterations and draws are whole numbers
     try:
         number = kind(value)
     except ValueError:

@@ -50,6 +50,7 @@ def resolve(
             "Give them with --defocus-um, for example --defocus-um -1 1."
         )
     device = pick_device(request.device)
+    # In the request, so that its settings tell what was chosen.
     request = replace(request, precision=_resolve_precision(request.precision, device, begun))
     return Plan(
         image=request.image,
@@ -68,7 +69,7 @@ def resolve(
         seed=request.seed,
         sampler=request.sampler,
         device=str(device),
-        precision="bf16" if request.precision == "bf16" else "fp32",
+        precision="bf16" if request.precision == "bf16" else "fp32",  # auto is resolved by now
         tile=request.tile,
         schedule_points=request.schedule_points,
         keep_samples=request.keep_samples,
@@ -184,5 +185,6 @@ def with_planes(
             f"{len(stacks)} images were given ({sources}); {card.name} takes {task.inputs}. Give "
             "one image."
         )
+    # An axis without a name is S; OME has T, Z and C.
     free = next((letter for letter in _OME_AXES if letter not in image.axes), "S")
     return replace(image, axes=image.axes.replace("S", free))

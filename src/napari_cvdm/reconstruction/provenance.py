@@ -120,10 +120,12 @@ def make_provenance(
         Of the whole run.
     """
     settings = dict(plan.settings)
+    # A stopped run has fewer than the plan asked for.
     if counts.min() == counts.max() > 0:
         settings["samples"] = int(counts.max())
     model = dict(method.entry if isinstance(method, Baseline) else model_entry(method))
     fitted: Any = model.pop("calibration", {})
+    # Of the frame with the fewest samples, where the interval must be widest.
     carried = carried_calibration(fitted, int(counts.min()), plan.steps, plan.sampler)
     return Provenance(
         inputs={plan.image.source: input_sha256},
@@ -347,6 +349,7 @@ def short_memory_warning(used: int, asked: int) -> tuple[str, ...]:
 
 def check_continues(plan: Plan, model: Checkpoint, earlier: Reconstruction) -> None:
     """RequestError unless a plan is that of an earlier result, with more samples."""
+    # As JSON has them, since the earlier result may come from a file.
     before, now = (
         json.loads(json.dumps(dict(settings)))
         for settings in (earlier.provenance.settings, plan.settings)

@@ -112,6 +112,7 @@ def reconstruct(
         solver = NetworkSolver(plan, task, method, checks)
     record, arrays = ProvenanceRecorder(plan, method), ResultArrays(plan, task, earlier)
     skipped = yield from _solve_frames(plan, solver, record, arrays)
+    # A skipped frame has no samples, but nobody stopped it.
     tried = np.array(
         [count for index, count in np.ndenumerate(arrays.counts) if index not in skipped]
     )
@@ -211,7 +212,7 @@ def compare_methods(
         place, pixels = FrameIndex(index, number, prod(shape)), read_frame(plan.image, index)
         prepared, _ = yield from follow_stages(task.prepare(pixels, plan), place, "the check: ")
         if plan.region is not None:
-            prepared = prepared.within(plan.region, 1)
+            prepared = prepared.within(plan.region, 1)  # no network, so no grid to meet
         for check, answer in zip(checks, answers, strict=True):
             moments = RunningMoments(answer.mean[index], answer.variance[index], 1)
             for steps in (check.begin(index, prepared), check.end(moments)):
@@ -242,6 +243,7 @@ def _solve_frames(
             break
         except (RequestError, ImageFileError) as error:
             skipped[index] = error
+            # What a first frame shows of the request holds for all frames.
             bad_request = number == 0 and isinstance(error, RequestError)
             if bad_request or len(skipped) == len(indices):
                 raise skipped[indices[0]] from None
@@ -319,7 +321,7 @@ class NetworkSolver:
         _, checked = yield from follow_stages(beginning, place, "the check, ", steps)
         sampler = FrameSampler.begin(plan, self._network, prepared, place)
         frame, begun = yield from follow_stages(sampler, place, steps=steps)
-        stop = begun or checked or stop
+        stop = begun or checked or stop  # sent in any of the stages
         samples, stop = yield from sample_frame(frame, moments, self._checks.see, stop)
         for stage in self._checks.end(moments) if moments.count else ():
             stop = (

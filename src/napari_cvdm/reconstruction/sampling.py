@@ -100,6 +100,7 @@ def follow_stages(
                 total=place.frames * steps,
             )
         ) or stop
+        # Nothing of a first frame is finished, so it goes on to its first sample.
         if stop is Stop.KEEP and place.number:
             work.close()
             raise FinishedFramesKept
@@ -187,6 +188,7 @@ class FrameSampler:
         return canvas[0, 0, :height, :width]
 
     def _stream(self, sample: int) -> int:
+        # Frames never share noise: the stride is more than the most samples of a frame.
         return self.place.number * FRAME_SEED_STRIDE + sample
 
     def _noise(self, samples: range, step: int) -> Tensor:
@@ -196,6 +198,7 @@ class FrameSampler:
 
     def clock_values(self) -> tuple[float, ...]:
         """Falling clock values T at which the denoiser is evaluated."""
+        # The published sampler has the published grid: even in time, not in log-SNR.
         if self.plan.sampler == "ancestral":
             return uniform_time_grid(self.tiled.network.clock, self.plan.steps, self.rate.device)
         return clock_grid(self.grid_rate, self.plan.steps)
@@ -266,6 +269,7 @@ class FrameSampler:
 
     def view(self, moments: RunningMoments, clean: Tensor, sample: int) -> FrameView:
         """What there is to see: the finished samples, or the first one in the making."""
+        # Finished samples are less noisy than one in the making.
         mean = moments.mean if moments.count else finished(self.image(clean, sample))
         return self._view(moments.count, mean, moments.variance)
 
@@ -312,6 +316,7 @@ def sample_frame(
     stop : Stop, optional
         What was sent, so that no further frame is begun, either.
     """
+    # torch's decorator sets the mode at every resumption, and leaves it at every yield.
     drawing = _SampleDrawer(frame, moments, see, stop)
     if moments.count < frame.plan.samples:
         yield from drawing.draw()

@@ -18,7 +18,7 @@ from napari_cvdm.tasks.task import Background, clipped_pixels, fitting
 # Of the mean light. A larger difference is the lamp's, a smaller one may be light that crosses the
 # border.
 FLICKER = 0.02
-DARK_FRACTION = 0.1
+DARK_FRACTION = 0.1  # of the blank field: US-TIE's authors call the phase undefined below
 DIVIDED_MEDIANS = (0.2, 5.0)
 
 
@@ -111,7 +111,7 @@ def usable_planes(frame: np.ndarray, ratio: np.ndarray) -> np.ndarray:
 
 FINE_PX, COARSE_PX = 1.0, 10.0  # of the contrast of structures
 CLEAR_SIGN = 3.0  # medians of structures and background apart, in deviations of the background
-FLATNESS_RAD = 0.01
+FLATNESS_RAD = 0.01  # so that planes without noise need a clear sign, too
 SMALLEST_OUTSIDE = 0.05
 AROUND_PX = 8
 # Of a shift. On 40 fields of the training, 2 without a shift were reported to have one.
@@ -285,6 +285,7 @@ def estimate_shift(lower: np.ndarray, upper: np.ndarray) -> tuple[float, float] 
         )
         for plane in (lower, upper)
     )
+    # Without a taper, the edges of the frame vote for no shift.
     first, second = (
         (contrast - np.average(contrast, weights=taper)) * taper for contrast in (first, second)
     )

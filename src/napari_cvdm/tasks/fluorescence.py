@@ -155,8 +155,10 @@ class Fluorescence:
         unmeasured = ~np.isfinite(counts)
         counts = fill_unmeasured(counts)
         if unmeasured.any():
+            # Filled pixels spoil what is computed beside them, as the border does.
             usable &= ~binary_dilation(unmeasured, iterations=BORDER_PX)
         signal = torch.from_numpy(scale.apply(counts))
+        # The estimate of a task that deconvolves nothing.
         baseline = functional.interpolate(
             signal[None, None], scale_factor=self.upsampling, mode="bicubic", align_corners=False
         )[0, 0]
@@ -167,6 +169,7 @@ class Fluorescence:
             "unmeasured_share": float(unmeasured.mean()),
         }
         return NetworkInput(
+            # A root makes photon noise about equal at every brightness.
             channels=torch.stack([signal, signal.sign() * signal.abs().sqrt()]),
             initial_estimate=baseline,
             gain=scale.scale,
@@ -197,6 +200,7 @@ class Fluorescence:
             counts, _ = above_dark(pixels[0], "none" if isinstance(part, str) else part)
             cameras.append(measure_camera(pixels, counts, level))
             parts.append(fill_unmeasured(above_dark(pixels[0], "none")[0]))
+        # The median: a single window may be empty, or all bright.
         camera = CameraNoise(
             gain=float(np.median([camera.gain for camera in cameras])),
             read_variance=float(np.median([camera.read_variance for camera in cameras])),
@@ -284,12 +288,14 @@ class WidefieldX2(Fluorescence):
         """
         plain, scale = self._scale(frame, counts, numbers), numbers.scale
         yield "cut-off frequency"
+        # Of the whole image, so that a region has the lens of the whole.
         lens = numbers.lens or estimate_lens([fill_unmeasured(counts)], self.upsampling)
         part = self._deconvolved_part(region, counts)
         problem = Deconvolution.of_frame(
             (counts - scale.offset)[part], lens, numbers.camera, scale.scale, self.upsampling
         )
         local, estimate = yield from deconvolve_channels(problem, scale.scale, lens.cutoff_px)
+        # As large as the image, so that `within` cuts the region out as usual.
         channels = local.new_zeros((len(local), *counts.shape))
         channels[:, *part] = local
         finer, baseline = self.upsampling, torch.zeros_like(plain.initial_estimate)
@@ -342,6 +348,7 @@ class ScaledBlocks:
         counts, _ = above_dark(frame[0], "none" if isinstance(background, str) else background)
         prepared = yield from self.task.scaled(frame, counts, self.frame_numbers)
         finer = self.task.upsampling
+        # Noise belongs to absolute pixels of the output.
         return replace(prepared, origin=(finer * first[0], finer * first[1]))
 
     @property
@@ -373,6 +380,7 @@ def measure_camera(frame: np.ndarray, counts: np.ndarray, level: float) -> Camer
 
     `level` is the dark level that is still in the counts.
     """
+    # Cut-off pixels are bright without noise, which would bend the line.
     usable = ~saturated(frame) & np.isfinite(counts)
     return photon_transfer(fill_unmeasured(counts) - level, usable)
 
@@ -404,5 +412,6 @@ def above_dark(image: np.ndarray, background: Background) -> tuple[np.ndarray, f
     """
     counts = np.where(np.isfinite(image), image, np.nan).astype(np.float64)
     if not isinstance(background, str):
+        # The dark image holds the camera's own offset, so no level is left.
         counts = counts - fitting(background, counts[None]).reshape(counts.shape)
     return counts, dark_level(counts) if takes_level(background) else 0.0

@@ -91,6 +91,7 @@ class PhaseTwoShot:
         device: torch.device | None = None,
     ) -> Preparing:
         usable = usable_planes(planes.frame, planes.ratio)
+        # Without weight, but finite, since 0 times NaN is NaN.
         data = np.where(usable, planes.ratio, 1.0)
         light, weight = (
             torch.from_numpy(values).float().to(device)
@@ -153,6 +154,7 @@ def condition_maps(
         "illumination": fit.estimate.illumination.tolist(),
         "inner_steps": fit.inner_steps,
     }
+    # The network has the median at zero, the result its cell-free background.
     posterior = PhasePosterior(
         fit=fit,
         window=window,

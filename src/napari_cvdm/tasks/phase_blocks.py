@@ -154,6 +154,7 @@ class PhaseBlocks:
         """
         sigma = max(PARTING_PX, 2.0 * self.step)
         rows, columns = (
+            # Between pixel centres: a coarse pixel covers `step` fine ones.
             (np.arange(size) - part.start + start + 0.5) / self.step - 0.5
             for size, part, start in zip(own.shape, frame, first, strict=True)
         )
@@ -219,6 +220,7 @@ class PartDraws:
     def draw(self, stream: int) -> Drawing:
         """Difference from the estimate [rad] on the part's canvas, (H, W)."""
         own = yield from self.own.draw(stream)
+        # All parts of a frame share its coarse draws, so that they fit together.
         drawn = self.blocks.draws[stream % DRAW_STRIDE]
         return own + self.blocks.lacking(drawn, own, self.frame, self.first)
 
@@ -291,6 +293,7 @@ def measure_phase_statistics(
     parts = [_binned_band(frame, part, levels, step) for frame, part in reader.bands(step)]
     binned, usable = (np.concatenate(bands, axis=1)[order] for bands in zip(*parts, strict=True))
     wider = replace(microscope, pixel_um=microscope.pixel_um * step)
+    # Binned pixels have less noise, so it is estimated anew.
     weight = torch.from_numpy(inverse_variance(binned, usable)).float()
     whole = yield from fit_surrounded(
         torch.from_numpy(binned).float(), weight, sorted(defocus_um), wider, plan.condenser_na
@@ -304,6 +307,7 @@ def measure_phase_statistics(
     for number in range(ceil(plan.samples / 2)):
         drawn = yield from name_stages(f"draw {number + 1}", draws.draw(first_stream + number))
         levelled.append(level_draw(drawn, fit.model.frame, background)[fit.model.frame])
+    # `maps` needs none of them; those of the field follow from its windows.
     empty = FieldNumbers(
         level=0, strength=1, width=1, pull=1, pull_absorption=1, noise=1, fresnel=1
     )
@@ -335,6 +339,7 @@ def _pooled(seen: Sequence[FieldNumbers], coarse: np.ndarray) -> FieldNumbers:
         entry.name: float(np.sqrt(np.mean([getattr(one, entry.name) ** 2 for one in seen])))
         for entry in fields(FieldNumbers)
     }
+    # A window is too small for low frequencies, which may be most of the phase.
     strength = float(np.hypot(np.std(coarse), SMALLEST_STRENGTH_RAD))
     return FieldNumbers(**{**mean, "level": float(np.median(coarse)), "strength": strength})
 

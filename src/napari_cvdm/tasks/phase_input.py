@@ -36,12 +36,13 @@ CHANNELS = (
 SURROUNDINGS_PX = 16  # of the canvas around the frame that the network sees
 SMALLEST_STRENGTH_RAD = 0.02
 SMALLEST_WIDTH_RAD = 1e-3
-ABSORPTION_UNIT = 0.02
+ABSORPTION_UNIT = 0.02  # of log-amplitude
+# So that the logarithms of usual fields are about zero.
 TYPICAL_NOISE = 0.01
 TYPICAL_FRESNEL = 30.0
-LOG_GAIN = 0.25
+LOG_GAIN = 0.25  # a factor of e^4 counts as one
 LARGEST_MISFIT = 100.0
-TINY = 1e-30
+TINY = 1e-30  # a blank field without noise has no pull
 
 
 def network_window(maps: PhaseMaps) -> tuple[slice, slice]:
@@ -117,6 +118,7 @@ def network_channels(maps: PhaseMaps, numbers: FieldNumbers) -> Tensor:
     level = maps.phase - numbers.level
     inside = np.zeros(maps.phase.shape, np.float32)
     inside[maps.frame] = 1
+    # asinh is linear for small values and logarithmic for large ones, and keeps the sign.
     images = (
         np.arcsinh(level / numbers.strength),
         np.arcsinh(level / numbers.width) / 2,

@@ -33,6 +33,7 @@ def sampled_lines(size: int, other: int) -> np.ndarray:
     if size * other <= LARGEST_SAMPLE_PX:
         return np.arange(size)
     step = int(np.ceil(2 * np.sqrt(size * other / LARGEST_SAMPLE_PX)))
+    # Pairs, since the noise is measured on 2 x 2 patches of neighbours.
     first = np.arange(0, size - 1, step)
     return np.stack([first, first + 1], axis=1).ravel()
 
@@ -184,6 +185,7 @@ class NetworkInput:
         )
         return replace(
             self,
+            # Copies, since a view would keep the whole frame in memory.
             channels=self.channels[:, rows, columns].contiguous(),
             initial_estimate=self.initial_estimate[fine].contiguous(),
             valid=self.valid[rows, columns],

@@ -54,7 +54,7 @@ class _PhaseMethod(Baseline):
         ratio: Tensor,
         defocus_um: Sequence[float],
         microscope: Microscope,
-        condenser_na: float = 0.0,
+        condenser_na: float,
     ) -> Generator[str, None, Tensor]:
         """Phase [rad] of planes over their background (P, Y, X)."""
 
@@ -134,7 +134,7 @@ class UsTie(_PhaseMethod):
         ratio: Tensor,
         defocus_um: Sequence[float],
         microscope: Microscope,
-        condenser_na: float = 0.0,
+        condenser_na: float,
     ) -> Generator[str, None, Tensor]:
         """US-TIE of the mean of all planes and the slope of a line through them, coherent."""
         intensity, slope = measure_transport(ratio, defocus_um)
@@ -168,7 +168,7 @@ class Wotf(_PhaseMethod):
         ratio: Tensor,
         defocus_um: Sequence[float],
         microscope: Microscope,
-        condenser_na: float = 0.0,
+        condenser_na: float,
     ) -> Generator[str, None, Tensor]:
         """Least squares over all planes, absorption told from phase; one step."""
         yield ""

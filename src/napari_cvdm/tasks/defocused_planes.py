@@ -136,15 +136,15 @@ class SortedPlanes:
         Blank-field intensity of each.
     defocus_um : tuple of float
         Rising.
-    given_um : tuple of float
-        The same in the order that was given.
+    levels_as_given : list of float
+        `levels` in the order that the planes were given in.
     """
 
     ratio: np.ndarray = field(repr=False)
     frame: np.ndarray = field(repr=False)
     levels: list[float]
     defocus_um: tuple[float, ...]
-    given_um: tuple[float, ...]
+    levels_as_given: list[float]
 
     @classmethod
     def sort(
@@ -159,7 +159,7 @@ class SortedPlanes:
             frame=frame[order],
             levels=[levels[place] for place in order],
             defocus_um=tuple(float(defocus_um[place]) for place in order),
-            given_um=tuple(defocus_um),
+            levels_as_given=levels,
         )
 
     @property
@@ -171,11 +171,6 @@ class SortedPlanes:
     def unmeasured_share(self) -> float:
         """Share of the pixels that were not measured in every plane."""
         return float((~np.isfinite(self.ratio)).any(axis=0).mean())
-
-    @property
-    def levels_as_given(self) -> list[float]:
-        """`levels` in the order of `given_um`."""
-        return [self.levels[place] for place in np.argsort(np.argsort(self.given_um))]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,7 +1,7 @@
 """One fluorescence image: to twice the resolution, or without its noise."""
 
 from collections.abc import Generator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 import torch
@@ -211,18 +211,17 @@ class Fluorescence:
 
     def blocks(self, numbers: Mapping[str, np.ndarray]) -> "ScaledBlocks":
         """Global statistics that were kept in a file."""
-        scale = IntensityScale(offset=float(numbers["offset"]), scale=float(numbers["scale"]))
-        camera = CameraNoise(
-            gain=float(numbers["gain"]), read_variance=float(numbers["read_variance"])
-        )
+
+        def pick(*names: str) -> dict[str, float]:
+            return {name: float(numbers[name]) for name in names}
+
         lens = None
         if "psf" in numbers:
-            lens = Lens(
-                psf=numbers["psf"],
-                cutoff_px=float(numbers["cutoff_px"]),
-                source=str(numbers["lens_source"]),
-            )
-        known = FrameNumbers(scale=scale, noise=float(numbers["noise"]), camera=camera, lens=lens)
+            source = str(numbers["lens_source"])
+            lens = Lens(psf=numbers["psf"], source=source, **pick("cutoff_px"))
+        scale = IntensityScale(**pick("offset", "scale"))
+        camera = CameraNoise(**pick("gain", "read_variance"))
+        known = FrameNumbers(scale=scale, camera=camera, lens=lens, **pick("noise"))
         return ScaledBlocks(task=self, frame_numbers=known)
 
     def lens_of(self, plan: Plan) -> Lens | None:
@@ -358,20 +357,10 @@ class ScaledBlocks:
 
     def numbers(self) -> dict[str, np.ndarray]:
         """All of it, for a file."""
-        known = self.frame_numbers
-        values: dict[str, object] = {
-            "offset": known.scale.offset,
-            "scale": known.scale.scale,
-            "noise": known.noise,
-            "gain": known.camera.gain,
-            "read_variance": known.camera.read_variance,
-        }
-        if known.lens is not None:
-            values |= {
-                "psf": known.lens.psf,
-                "cutoff_px": known.lens.cutoff_px,
-                "lens_source": known.lens.source,
-            }
+        known, lens = self.frame_numbers, self.frame_numbers.lens
+        values = {**asdict(known.scale), "noise": known.noise, **asdict(known.camera)}
+        if lens is not None:
+            values |= {"psf": lens.psf, "cutoff_px": lens.cutoff_px, "lens_source": lens.source}
         return {name: np.asarray(value) for name, value in values.items()}
 
 

@@ -63,10 +63,7 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
 
 
 def to_device(pixels: np.ndarray, device: torch.device) -> Tensor:
-    """Copy pixels to a device.
-
-    A copy to a GPU uses pinned memory, so that it runs while the GPU computes.
-    """
+    """Copy pixels to a device; to a GPU from pinned memory, so that it computes meanwhile."""
     tensor = torch.from_numpy(pixels)
     return (
         tensor.pin_memory().to(device, non_blocking=True)
@@ -92,10 +89,7 @@ def out_of_memory(error: BaseException) -> bool:
 
 
 def accelerator_lost(error: BaseException) -> bool:
-    """Whether an error says that the accelerator failed during work.
-
-    CUDA does not recover from that within the same process.
-    """
+    """Whether the accelerator failed, which CUDA does not recover from in the same process."""
     return isinstance(error, torch.AcceleratorError) or str(error).startswith("CUDA error")
 
 

@@ -81,10 +81,7 @@ def measured_box(rows: np.ndarray, columns: np.ndarray, count: int) -> tuple[sli
 
 
 def without_edge(box: tuple[slice, slice], shape: tuple[int, ...]) -> tuple[slice, slice]:
-    """The box without the pixels beside its border.
-
-    Where an image was moved, these lie between zero and what was measured.
-    """
+    """The box without the pixels beside its border, which mix zero and image where it was moved."""
     rows, columns = (
         slice(
             one.start + EDGE_PX * (one.start > 0),
@@ -142,10 +139,7 @@ def _empty_rectangles(zero: np.ndarray) -> np.ndarray:
 
 
 def fill_unmeasured(image: np.ndarray) -> np.ndarray:
-    """An image (Y, X) whose pixels that are NaN have the value of the nearest one that is not.
-
-    It is zero where no pixel is known.
-    """
+    """An image (Y, X) with the nearest known value for NaN; zero where no pixel is known."""
     unknown = ~np.isfinite(image)
     if unknown.all():
         return np.zeros_like(image)
@@ -170,10 +164,7 @@ def noise_sigma(image: np.ndarray) -> float:
 def checkerboard_sigma(
     top_left: np.ndarray, bottom_left: np.ndarray, top_right: np.ndarray, bottom_right: np.ndarray
 ) -> float:
-    """Standard deviation of the noise from the four corners of 2 x 2 patches.
-
-    It is the MAD of a - b - c + d, over 2. All arrays have one shape.
-    """
+    """Standard deviation of the noise, MAD(a - b - c + d) / 2 of the corners of 2 x 2 patches."""
     sizes = np.abs(top_left - bottom_left - top_right + bottom_right)
     known = sizes[np.isfinite(sizes)]
     # Four independent pixels give the difference twice the deviation of one.
@@ -232,11 +223,7 @@ def unclipped_mean(sample: np.ndarray, mean: float) -> float:
 
 
 def dark_level(counts: np.ndarray) -> float:
-    """First percentile of an image [counts].
-
-    A field that is not full of structure shows this level where there is no structure. Pixels that
-    are NaN do not count.
-    """
+    """First percentile of an image [counts], the level where it has no structure; without NaN."""
     known = counts[np.isfinite(counts)]
     return float(np.percentile(known, DARK_PERCENTILE)) if known.size else 0.0
 
@@ -274,10 +261,7 @@ class IntensityScale:
 
     @classmethod
     def of_statistics(cls, bright: float, noise: float, offset: float) -> "IntensityScale":
-        """Scale of an image that is not in memory, from its numbers [counts].
-
-        The numbers are the bright percentile, the standard deviation of the noise and the offset.
-        """
+        """Scale from the bright percentile, the deviation of the noise and the offset [counts]."""
         scale = max(bright - offset, NOISE_FLOOR * noise)
         return cls(offset=offset, scale=scale if scale > 0 else 1.0)
 

@@ -173,20 +173,13 @@ class BlockPlan:
             )
 
     def reach(self, axis: int) -> int:
-        """Extent of every window along an axis.
-
-        It is the image's extent, or block and halos and what the image has beyond a multiple of
-        BLOCK_STEP_PX.
-        """
+        """Extent of every window along an axis: block, halos and remainder, or the whole image."""
         size = self.shape[axis]
         # The remainder lets the last window, moved inward, start on the grid, too.
         return min(size, self.block + 2 * self.halo + size % BLOCK_STEP_PX)
 
     def spans(self, axis: int) -> tuple[Span, ...]:
-        """Reads and writes along one axis.
-
-        All windows are equally wide. Those at the image's edges are moved inward.
-        """
+        """Reads and writes along one axis, in equal windows, moved inward at the image's edges."""
         size, reach = self.shape[axis], self.reach(axis)
         starts = range(0, size, self.block)
         firsts = [max(0, min(start - self.halo, size - reach)) for start in starts]

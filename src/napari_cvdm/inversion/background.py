@@ -121,10 +121,7 @@ def expected_costs(fit: Fit, flat: Tensor) -> tuple[float, float]:
 
 
 def find_background(fit: Fit) -> Tensor | None:
-    """Pixels of the canvas (H, W) that are flat and near one level, 1 or 0.
-
-    None where there are too few.
-    """
+    """Pixels of the canvas (H, W) that are flat and near one level, 1 or 0; None if too few."""
     shape, (rows, columns) = fit.model.canvas_shape, fit.model.frame
     precision = _phase_precision(fit)
     smooth = _smooth_pixels(fit.phase.cpu().numpy(), precision, shape)

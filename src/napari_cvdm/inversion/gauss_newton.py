@@ -171,10 +171,7 @@ def continuation(data: Tensor, weight: Tensor) -> tuple[Stage, ...]:
 
 
 def weighted_squares(weight: Tensor, residual: Tensor) -> Tensor:
-    """w r^2, multiplied in an order that gives 0 for a pixel without weight.
-
-    The square of its residual alone could be infinite.
-    """
+    """w r^2, and 0 without weight: in this order, since r^2 alone could be infinite."""
     return weight * residual * residual
 
 
@@ -207,10 +204,7 @@ class _Problem:
     def step(
         self, at: PhaseObject, change: PhaseObject, before: Tensor
     ) -> tuple[PhaseObject, PhaseLinearisation, Tensor]:
-        """Backtrack until the cost of every member of the batch falls.
-
-        A member whose cost never falls is not changed.
-        """
+        """Backtrack until every member's cost falls; one whose cost never does is not changed."""
         size = torch.ones_like(before)
         for _ in range(HALVINGS):
             there = at.add(change, size)

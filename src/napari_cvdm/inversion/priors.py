@@ -308,10 +308,7 @@ def _shapes(model: PhaseForwardModel, like: Tensor) -> _Shapes:
 
 
 def about_mean(weight: Tensor, image: Tensor) -> Tensor:
-    """w (v - mean v) of images v (..., H, W), with the weighted mean.
-
-    It is the gradient of a weighted sum of squares about the mean.
-    """
+    """w (v - mean v) of images v (..., H, W): gradient of weighted squares about their mean."""
     mean = (weight * image).sum(dim=(-2, -1), keepdim=True) / weight.sum()
     return weight * (image - mean)
 

@@ -294,10 +294,7 @@ class CVDM(nn.Module):
         return functional.pixel_shuffle(output, self.config.fold).to(noisy.dtype)
 
     def clean(self, noisy: Tensor, neg_log_gamma: Tensor, first_layer_features: Tensor) -> Tensor:
-        """The clean (centred, scaled) target that the denoiser estimates from a noisy one.
-
-        A regression returns zero, which is the centre itself.
-        """
+        """The clean (centred, scaled) target by the denoiser; zero, the centre, of a regression."""
         if self.denoiser is None:
             return torch.zeros_like(noisy)
         output = self.output(noisy, neg_log_gamma, first_layer_features)

@@ -222,10 +222,7 @@ class CosineClock(nn.Module):
 
 
 class FixedRate(nn.Module):
-    """The same lambda at every pixel of every image.
-
-    `fold` is the number of output pixels to one pixel of the folded condition, along each axis.
-    """
+    """One lambda for all pixels; `fold` output pixels to one of the folded condition."""
 
     receptive_radius = 0
 

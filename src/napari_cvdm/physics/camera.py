@@ -51,10 +51,7 @@ class CameraNoise:
 
     @property
     def dark_signal(self) -> float:
-        """Signal whose photon noise equals the read noise, read^2 / gain.
-
-        It is infinite without photon noise.
-        """
+        """Signal whose photon noise equals the read noise, read^2 / gain; infinite without gain."""
         return self.read_variance / self.gain if self.gain > 0 else float("inf")
 
     @property
@@ -63,10 +60,7 @@ class CameraNoise:
         return self.gain == 0 and self.read_variance == 0
 
     def variance(self, signal: np.ndarray) -> np.ndarray:
-        """Expected variance (..., Y, X) of a signal (..., Y, X).
-
-        It is nowhere less than a thousandth of its mean.
-        """
+        """Expected variance of a signal (..., Y, X), at least a thousandth of its mean."""
         # A weight is one over it: no dark pixel may outweigh all others.
         expected = self.gain * np.clip(signal, 0, None) + self.read_variance
         return np.maximum(expected, 1e-3 * float(expected.mean()) + np.finfo(np.float32).tiny)

@@ -226,10 +226,7 @@ class PhaseForwardModel:
         )
 
     def weak_transfer(self) -> tuple[Tensor, Tensor]:
-        """Transfer functions of log-amplitude and phase of a weak object to each plane.
-
-        They are 2 cos and 2 sin, both real and of shape (P, H, W // 2 + 1).
-        """
+        """2 cos and 2 sin, from a weak mu and phi to each plane: real, (P, H, W // 2 + 1)."""
         # P_z = exp(-i chi) has the real part cos(chi) and the imaginary part -sin(chi).
         half = self.transfer[..., : self.canvas_shape[1] // 2 + 1]
         disc = 1.0 if self.condenser is None else self.condenser
@@ -260,10 +257,7 @@ def fresnel_number(defocus_um: float, microscope: Microscope) -> float:
 def canvas_shape(
     shape: tuple[int, int], defocus_um: Sequence[float], microscope: Microscope
 ) -> tuple[int, int]:
-    """Size of a canvas with the surroundings from which light may reach the frame.
-
-    The size is fast for Fourier transforms.
-    """
+    """Size of a canvas with all surroundings whose light may reach the frame, fast to transform."""
     # Light of frequency f [cycles/px] goes F f pixels aside.
     reach = max(fresnel_number(z, microscope) for z in defocus_um) / 3
     margin = min(LARGEST_MARGIN_PX, ceil(SMALLEST_MARGIN_PX + reach))

@@ -43,10 +43,7 @@ def half_spectrum_counts(width: int, like: Tensor) -> Tensor:
 def circular_pupil(
     shape: tuple[int, int], pixel_um: float, cutoff_per_um: float, like: Tensor
 ) -> Tensor:
-    """1 where f <= cutoff, else 0; real, shape (Y, X).
-
-    The coherent cutoff is NA / wavelength [cycles/um].
-    """
+    """1 where f <= cutoff [cycles/um], else 0; real, shape (Y, X)."""
     return (squared_radius(shape, pixel_um, like) <= cutoff_per_um**2).to(like.real.dtype)
 
 

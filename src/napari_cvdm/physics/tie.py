@@ -51,10 +51,7 @@ def high_pass(
 
 
 def inverse_laplacian(density: Tensor, pixel_um: float, regularisation: float) -> Tensor:
-    """Regularised solution u of laplace(u) = density, shape (..., Y, X).
-
-    It is F^-1{F{density} L / (L^2 + r/px^4)}.
-    """
+    """Solution F^-1{F{density} L / (L^2 + r/px^4)} of laplace(u) = density, (..., Y, X)."""
     shape = (density.shape[-2], density.shape[-1])
     symbol = laplacian_symbol(shape, pixel_um, density)
     # high_pass is 0 at f = 0, so the mean is 0 whatever divides it.
@@ -154,10 +151,7 @@ def iterate_us_tie(
 
 
 def axial_difference(planes: Tensor, defocus_um: Sequence[float]) -> Tensor:
-    """dI/dz (Y, X) of planes (P, Y, X) at signed positions [um].
-
-    It is the slope of a least-squares line through all planes.
-    """
+    """dI/dz (Y, X), the slope of a line through planes (P, Y, X) at signed positions [um]."""
     if len(defocus_um) == 2:
         return (planes[1] - planes[0]) / (defocus_um[1] - defocus_um[0])
     middle = sum(defocus_um) / len(defocus_um)
@@ -168,10 +162,7 @@ def axial_difference(planes: Tensor, defocus_um: Sequence[float]) -> Tensor:
 
 
 def measure_transport(planes: Tensor, defocus_um: Sequence[float]) -> tuple[Tensor, Tensor]:
-    """Intensity at the plane of the phase and its axial derivative, both (Y, X).
-
-    They are the mean of all planes (P, Y, X) and the slope of a line through them.
-    """
+    """Intensity and its axial derivative (Y, X): mean of planes (P, Y, X), and slope along z."""
     return planes.mean(dim=0), axial_difference(planes, defocus_um)
 
 

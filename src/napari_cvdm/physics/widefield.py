@@ -93,10 +93,7 @@ def optical_transfer(kernel: Tensor, shape: tuple[int, int]) -> Tensor:
 
 
 def gaussian_transfer(shape: tuple[int, int], sigma_px: float, like: Tensor) -> Tensor:
-    """Transfer function exp(-2 pi^2 sigma^2 f^2) of a Gaussian blur, real, shape (Y, X).
-
-    f is in cycles/px, and sigma is the standard deviation of the blur.
-    """
+    """Transfer function exp(-2 pi^2 sigma^2 f^2) of a Gaussian blur, f in cycles/px: (Y, X)."""
     return torch.exp(-2 * torch.pi**2 * sigma_px**2 * squared_radius(shape, 1.0, like))
 
 
@@ -117,20 +114,14 @@ def bin_pixels(image: Tensor, factor: int) -> Tensor:
 
 
 def usual_index(na: float) -> float:
-    """Index of air, water or oil, the first that allows light of this NA.
-
-    Where none does, it is the index of a denser oil.
-    """
+    """Index of air, water or oil, the first that allows this NA; else that of a denser oil."""
     return next(
         (index for index in MEDIA if index > MEDIUM_ROOM * na), max(MEDIA[-1], MEDIUM_ROOM * na)
     )
 
 
 def cutoff_period_um(microscope: Microscope) -> float:
-    """Period of the cut-off frequency of a widefield image, lambda / (2 NA) [um].
-
-    OpticsError without NA.
-    """
+    """Period of a widefield image's cut-off, lambda / (2 NA) [um]; OpticsError without NA."""
     if microscope.na is None:
         raise OpticsError(
             "na is not known; the cut-off frequency needs it. Give it with --na, for example 1.4."
@@ -168,10 +159,7 @@ class WidefieldForwardModel:
     def on_canvas(
         cls, psf: Tensor, frame_shape: tuple[int, int], margin: int, upsampling: int
     ) -> "WidefieldForwardModel":
-        """A model with at least `margin` fine pixels around the frame.
-
-        `psf` (S, S) is on the fine grid.
-        """
+        """A model with `margin` fine pixels or more around the frame; `psf` is on the fine grid."""
         height, width = (
             next_fast_len(upsampling * size + 2 * margin, real=True) for size in frame_shape
         )

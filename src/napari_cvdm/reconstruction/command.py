@@ -93,10 +93,7 @@ def request_of(settings: Mapping[str, Any], files: Mapping[str, str]) -> Reconst
 
 
 def _same_psf(setting: str | None, file: str | None) -> MeasuredPsf | None:
-    """The PSF of a file.
-
-    RequestError where the settings name a PSF and the file is missing or holds another.
-    """
+    """The PSF of a file; RequestError where the settings name one that it does not hold."""
     if setting is None:
         return None
     if file is None:

@@ -165,10 +165,7 @@ def tile_bytes(
 
 
 def _bytes_of(plan: Plan, network: CVDM, shape: tuple[int, int], frames: int, together: int) -> int:
-    """Bytes of what does not depend on the tile.
-
-    They hold conditions, features and noisy images of a frame, and the arrays of the result.
-    """
+    """Bytes of what does not depend on the tile: a frame's maps, the result and the weights."""
     config = network.config
     pixels = shape[0] * shape[1]
     fine = pixels * config.upsampling**2

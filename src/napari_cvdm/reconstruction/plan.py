@@ -91,10 +91,7 @@ def _resolve_precision(asked: str, device: Any, begun: Mapping[str, Any] | None)
 
 
 def settings_of(request: ReconstructionRequest) -> dict[str, Any]:
-    """Every setting by its name.
-
-    Optics that the image states are filled in. Images among the settings become fingerprints.
-    """
+    """Every setting by its name, with the image's optics, and images as fingerprints."""
     settings = {entry.name: getattr(request, entry.name) for entry in fields(request)}
     del settings["image"]
     settings |= {name: request.known_optics(name) for name in OPTICS}

@@ -227,10 +227,7 @@ class FrameSampler:
         return self.tiled.clean(noisy, neg_log_gamma, self.first_layer_features)
 
     def groups(self, first: int) -> Iterator[range]:
-        """The samples from `first` on, in groups.
-
-        The very first sample is alone, so that a result can be shown and kept soon.
-        """
+        """The samples from `first` on, in groups; the very first alone, to be shown soon."""
         alone = int(first == 0 and self.place.number == 0)
         yield from (range(1),) * alone
         together = samples_together(self.rate.numel())

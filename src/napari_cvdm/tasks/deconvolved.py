@@ -129,10 +129,7 @@ def lens_of_optics(
     medium_index: float | None,
     upsampling: int,
 ) -> Lens | None:
-    """The lens of stated optics; None where NA or wavelength is not known.
-
-    Without an index, the lens is in the usual medium of its NA.
-    """
+    """The lens of stated optics, in the usual medium of its NA; None without NA or wavelength."""
     if na is None or wavelength_um is None:
         return None
     index = usual_index(na) if medium_index is None else medium_index
@@ -143,20 +140,14 @@ def lens_of_optics(
 
 
 def find_lens(plan: Plan, upsampling: int) -> Lens | None:
-    """The lens of a plan, where a measured PSF comes first.
-
-    None where neither the PSF nor NA and wavelength are known.
-    """
+    """The lens of a plan: of its measured PSF, else of its stated optics, else None."""
     if plan.psf is not None:
         return lens_of_psf(plan.psf, plan.pixel_um, upsampling)
     return lens_of_optics(plan.pixel_um, plan.wavelength_um, plan.na, plan.medium_index, upsampling)
 
 
 def lens_of_psf(measured: MeasuredPsf, pixel_um: float, upsampling: int) -> Lens:
-    """The lens of a measured PSF, on the fine grid of an image of that pixel size.
-
-    The background of the PSF is subtracted, and the PSF is centred.
-    """
+    """The lens of a measured PSF, less background and centred, on the fine grid of an image."""
     border = np.concatenate(
         [measured.array[0], measured.array[-1], measured.array[:, 0], measured.array[:, -1]]
     ).astype(np.float64)
@@ -188,10 +179,7 @@ def lens_of_psf(measured: MeasuredPsf, pixel_um: float, upsampling: int) -> Lens
 
 
 def ring_means(image: np.ndarray) -> np.ndarray:
-    """Mean of a square image (S, S) on the ring about its centre that each pixel lies on.
-
-    This removes the noise from the wings of a PSF.
-    """
+    """Mean of a square image (S, S) on the ring of each pixel, against noise in a PSF's wings."""
     place = np.arange(image.shape[0]) - image.shape[0] // 2
     ring = np.rint(np.hypot(place[:, None], place[None, :])).astype(int)
     means: np.ndarray = np.bincount(ring.ravel(), image.ravel()) / np.bincount(ring.ravel())
@@ -199,10 +187,7 @@ def ring_means(image: np.ndarray) -> np.ndarray:
 
 
 def low_contrast_period(psf: np.ndarray) -> float:
-    """Period [px] that a PSF (S, S) of sum 1 shows with a tenth of its contrast.
-
-    It is averaged over directions.
-    """
+    """Period [px] with a tenth of the contrast of a PSF (S, S), averaged over directions."""
     size = 8 * psf.shape[0]
     contrast = np.abs(np.fft.rfft2(psf, (size, size)))
     frequency = np.hypot(np.fft.fftfreq(size)[:, None], np.fft.rfftfreq(size)[None, :])
@@ -277,10 +262,7 @@ class Deconvolution:
         return min(self.noise.dark_signal, max(self.brightest, 0.0))
 
     def steps(self) -> Iterator[tuple[int, Tensor]]:
-        """Number of each Richardson-Lucy step from 1 on, and the light on the canvas after it.
-
-        The iteration does not end.
-        """
+        """Number of each Richardson-Lucy step from 1 on, and the canvas after it, without end."""
         steps = deconvolve(self.data, self.model, self.dark_counts, self.weight)
         return enumerate(steps, start=1)
 
@@ -301,10 +283,7 @@ class Deconvolution:
 
 
 def chi_squared(misfit: Tensor, valid: np.ndarray) -> float:
-    """Mean squared misfit where `valid` (Y, X) holds.
-
-    It is 1 where only noise is left, and 0 where `valid` holds nowhere.
-    """
+    """Mean squared misfit where `valid` (Y, X) holds: 1 if only noise is left, 0 if nowhere."""
     kept = misfit.numpy()[valid]
     return float(np.mean(np.square(kept, dtype=np.float64))) if kept.size else 0.0
 

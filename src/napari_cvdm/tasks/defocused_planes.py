@@ -84,10 +84,7 @@ def check_divided(planes: np.ndarray) -> None:
 
 
 def equalised_levels(median: float, means: np.ndarray) -> np.ndarray:
-    """The median of all planes, in proportion to their means.
-
-    The means count only where they differ by more than `FLICKER`.
-    """
+    """The median in proportion to the planes' means, where these differ by over `FLICKER`."""
     shares = means / means.mean() if means.mean() else means
     return median * (shares if np.ptp(shares) > FLICKER else np.ones_like(shares))
 

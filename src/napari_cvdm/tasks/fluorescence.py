@@ -340,10 +340,7 @@ class ScaledBlocks:
     def prepare(
         self, frame: np.ndarray, background: Background, first: tuple[int, int]
     ) -> Generator[str, None, NetworkInput]:
-        """Prepare a part of shape (1, Y, X), step by step.
-
-        The background is the same part of the dark-field image, where there is one.
-        """
+        """Prepare a part (1, Y, X), with the same part of a dark-field image, step by step."""
         counts, _ = above_dark(frame[0], "none" if isinstance(background, str) else background)
         prepared = yield from self.task.scaled(frame, counts, self.frame_numbers)
         finer = self.task.upsampling

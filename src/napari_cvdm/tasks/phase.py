@@ -121,11 +121,7 @@ class PhaseTwoShot:
     def measure_statistics(
         self, planes: Sequence[SampledPlane], plan: Plan, reader: FrameReader
     ) -> Generator[str, None, PhaseBlocks]:
-        """Global quantities of the whole frame, step by step.
-
-        They are background, noise, and the low spatial frequencies of the phase from a coarse
-        image.
-        """
+        """Background, noise and low spatial frequencies of the whole frame, step by step."""
         return measure_phase_statistics(planes, plan, reader)
 
     def blocks(self, numbers: Mapping[str, np.ndarray]) -> PhaseBlocks:

@@ -331,10 +331,7 @@ def measure_phase_statistics(
 
 
 def _pooled(seen: Sequence[FieldNumbers], coarse: np.ndarray) -> FieldNumbers:
-    """Numbers of the whole field, as root mean squares of those of windows.
-
-    Level and strength come from the coarse phase.
-    """
+    """Numbers of a field: root mean squares over windows, but level and strength of `coarse`."""
     mean = {
         entry.name: float(np.sqrt(np.mean([getattr(one, entry.name) ** 2 for one in seen])))
         for entry in fields(FieldNumbers)

@@ -110,10 +110,7 @@ class FieldNumbers:
 
 
 def network_channels(maps: PhaseMaps, numbers: FieldNumbers) -> Tensor:
-    """Channels of a field within `network_window`: (13, Y, X), float32.
-
-    They are in the order of `CHANNELS`.
-    """
+    """Channels, as in `CHANNELS`, of a field within `network_window`: (13, Y, X), float32."""
     window = network_window(maps)
     level = maps.phase - numbers.level
     inside = np.zeros(maps.phase.shape, np.float32)

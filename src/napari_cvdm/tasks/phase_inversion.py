@@ -127,10 +127,7 @@ def fit_periodic(
     condenser_na: float,
     surrounded: Fit,
 ) -> Solving:
-    """Fit a field that repeats, from the fit with unknown surroundings.
-
-    A hopeless fit is not completed.
-    """
+    """Fit a field that repeats, from a fit with unknown surroundings, unless it is hopeless."""
     model = PhaseForwardModel.create(
         (planes.shape[-2], planes.shape[-1]),
         defocus_um,
@@ -171,10 +168,7 @@ def invert_surrounded(
     microscope: Microscope,
     condenser_na: float,
 ) -> Inverting:
-    """The estimate of a part of a larger field, whose border never repeats.
-
-    The parameters are those of `invert_planes`.
-    """
+    """The estimate of a part, whose border never repeats; parameters as of `invert_planes`."""
     surrounded = yield from fit_surrounded(planes, weight, defocus_um, microscope, condenser_na)
     fit = yield from fit_local_prior(surrounded)
     return PhaseEstimate(fit=fit, other=fit.phase, periodic=False)
@@ -209,10 +203,7 @@ def white_noise(
 def draw_phases(
     fit: Fit, seed: int, streams: Sequence[int], first: tuple[int, int] = (0, 0)
 ) -> Generator[str, None, Tensor]:
-    """Draws about the estimate of one field: differences from it [rad] on the canvas, (S, H, W).
-
-    They are solved step by step.
-    """
+    """Draws about the estimate, less it, on the canvas (S, H, W) [rad]; solved step by step."""
     drawn = yield from draw_around(fit, *white_noise(fit.model, seed, streams, first))
     return drawn.maps[:, 1]
 

@@ -48,10 +48,7 @@ class PosteriorDraws:
         self._kept: dict[int, np.ndarray] = {}
 
     def draw(self, stream: int) -> Drawing:
-        """Difference from the estimate [rad] on the canvas, (H, W).
-
-        The first few draws and the last one are kept.
-        """
+        """Difference from the estimate [rad], (H, W); the first few and the last one are kept."""
         if stream not in self._kept:
             self._kept = {
                 number: kept for number, kept in self._kept.items() if number < WIDTH_DRAWS
@@ -155,10 +152,7 @@ class PhasePosterior:
         )
 
     def _frame_in_window(self) -> tuple[slice, slice]:
-        """Rows and columns of the frame, counted from the window's first pixel.
-
-        They may begin or end outside the window.
-        """
+        """Rows and columns of the frame, counted in the window; they may lie outside of it."""
         rows, columns = (
             slice(part.start - seen.start, part.stop - seen.start)
             for part, seen in zip(self.fit.model.frame, self.window, strict=True)

@@ -211,10 +211,7 @@ class Posterior(Protocol):
         """What it took to find it, at the peak."""
 
     def blend(self, image: np.ndarray) -> np.ndarray:
-        """The result for an image (Y, X) of the networks, in output units on their grid.
-
-        Nothing is drawn.
-        """
+        """The result for an image (Y, X) of the networks, in output units; nothing is drawn."""
 
     def refine(self, image: np.ndarray, stream: int) -> Generator[str, None, np.ndarray]:
         """A sample of the result from one of the networks, step by step."""
@@ -224,10 +221,7 @@ class Posterior(Protocol):
 
 
 class FrameReader(Protocol):
-    """Reads one frame part by part.
-
-    Each part comes with the same part of the background image where there is one.
-    """
+    """Reads a frame part by part, each with the same part of a background image."""
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -238,10 +232,7 @@ class FrameReader(Protocol):
         """Which one of the image."""
 
     def bands(self, multiple: int) -> Iterator[tuple[np.ndarray, Background]]:
-        """Parts of shape (P, rows, X) from top to bottom.
-
-        The number of rows is a multiple of `multiple`, except in the last part.
-        """
+        """Parts (P, rows, X) from top to bottom, `multiple` times some rows but for the last."""
 
     def windows(
         self, count: int
@@ -307,17 +298,11 @@ class Task(Protocol):
         """Request fields without which a frame cannot be prepared."""
 
     def prepare(self, frame: np.ndarray, plan: Plan) -> Generator[str, None, NetworkInput]:
-        """Prepare one frame of shape (P, Y, X) with the optics of a plan.
-
-        It yields what was done.
-        """
+        """Prepare one frame (P, Y, X) with the optics of a plan; yields what is done."""
 
     @property
     def context_px(self) -> int:
-        """Pixels around a part that its preparation must read.
-
-        The networks need surroundings of their own.
-        """
+        """Pixels around a part that its preparation reads; the networks need their own."""
 
     def without(self, pixels: np.ndarray, background: np.ndarray) -> np.ndarray:
         """Pixels of one plane, float64, without the same part of a background image."""
@@ -325,10 +310,7 @@ class Task(Protocol):
     def measure_statistics(
         self, planes: Sequence[SampledPlane], plan: Plan, reader: FrameReader
     ) -> Generator[str, None, GlobalStatistics]:
-        """Global quantities, from a sample of each plane of a frame; measured step by step.
-
-        The frame is never whole in memory.
-        """
+        """Global quantities from a sample of each plane, step by step; never the whole frame."""
 
     def blocks(self, numbers: Mapping[str, np.ndarray]) -> GlobalStatistics:
         """Global statistics that were kept in a file."""

@@ -23,14 +23,9 @@ class DeviceError(ValueError):
 
 def available_devices() -> tuple[str, ...]:
     """Names that `pick_device` accepts on this machine, best first; ``cpu`` is always included."""
-    names = (
-        [f"cuda:{index}" for index in range(torch.cuda.device_count())]
-        if torch.cuda.is_available()
-        else []
-    )
-    if torch.backends.mps.is_available():
-        names.append("mps")
-    return (*names, "cpu")
+    gpus = range(torch.cuda.device_count() if torch.cuda.is_available() else 0)
+    mps = ("mps",) if torch.backends.mps.is_available() else ()
+    return (*(f"cuda:{index}" for index in gpus), *mps, "cpu")
 
 
 def pick_device(name: str) -> torch.device:
@@ -65,11 +60,9 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
 def to_device(pixels: np.ndarray, device: torch.device) -> Tensor:
     """Copy pixels to a device; to a GPU from pinned memory, so that it computes meanwhile."""
     tensor = torch.from_numpy(pixels)
-    return (
-        tensor.pin_memory().to(device, non_blocking=True)
-        if device.type == "cuda"
-        else tensor.to(device)
-    )
+    if device.type == "cuda":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
 
 
 def prefers_sequential(device: torch.device) -> bool:

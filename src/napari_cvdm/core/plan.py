@@ -115,14 +115,13 @@ TYPED = "typed"
 
 def optics_origins(optics: StatedOptics) -> dict[str, str]:
     """Where each known value of optics comes from: a place in the file, or `TYPED`."""
-    known = {name: getattr(optics, name) for name in OPTICS}
-    return {
-        name: (optics.image.origin(name) or optics.image.source)
-        if value == optics.image.states(name)
-        else TYPED
-        for name, value in known.items()
-        if value is not None
-    }
+    origins, image = {}, optics.image
+    for name in OPTICS:
+        value = getattr(optics, name)
+        if value is not None:
+            stated = value == image.states(name)
+            origins[name] = (image.origin(name) or image.source) if stated else TYPED
+    return origins
 
 
 def file_warnings(optics: StatedOptics) -> tuple[str, ...]:

@@ -36,11 +36,6 @@ class RequestError(ValueError):
     """A request that cannot be carried out: what was given, what is allowed, what to try."""
 
 
-def _check_count(name: str, value: int, low: int, high: int, advice: str) -> None:
-    if not low <= value <= high:
-        raise RequestError(f"{name} is {value}; allowed is {low} to {high}. {advice}")
-
-
 def _check_region(region: tuple[int, int, int, int], image: "ImageStack") -> None:
     height, width = image.array.shape[-2:]
     top, bottom, left, right = region
@@ -315,24 +310,24 @@ class ReconstructionRequest:
     region: tuple[int, int, int, int] | None = None
 
     def __post_init__(self) -> None:
-        _check_count("samples", self.samples, 1, 1024, "8 is a good start; 16 for reports.")
-        _check_count("steps", self.steps, 1, 1000, f"{STEPS} is a good start for sde-2m.")
-        _check_count(
-            "tile", self.tile, 16, 65536, "512 is a good start; smaller needs less memory."
-        )
-        _check_count(
-            "schedule_points", self.schedule_points, 0, 1000, "11 shows the schedule well."
-        )
-        _check_count("seed", self.seed, 0, 2**63 - 1, "Any whole number in that range will do.")
-        for name, value, allowed, advice in (
-            ("sampler", self.sampler, SAMPLERS, ""),
-            ("precision", self.precision, PRECISIONS, ""),
-            ("align", self.align, ALIGNMENTS, " auto looks for a shift between the planes."),
+        for name, low, high, advice in (
+            ("samples", 1, 1024, "8 is a good start; 16 for reports."),
+            ("steps", 1, 1000, f"{STEPS} is a good start for sde-2m."),
+            ("tile", 16, 65536, "512 is a good start; smaller needs less memory."),
+            ("schedule_points", 0, 1000, "11 shows the schedule well."),
+            ("seed", 0, 2**63 - 1, "Any whole number in that range will do."),
         ):
-            if value not in allowed:
-                raise RequestError(
-                    f"{name} is {value!r}; allowed are {', '.join(allowed)}.{advice}"
-                )
+            count = getattr(self, name)
+            if not low <= count <= high:
+                raise RequestError(f"{name} is {count}; allowed is {low} to {high}. {advice}")
+        for name, allowed, advice in (
+            ("sampler", SAMPLERS, ""),
+            ("precision", PRECISIONS, ""),
+            ("align", ALIGNMENTS, " auto looks for a shift between the planes."),
+        ):
+            word = getattr(self, name)
+            if word not in allowed:
+                raise RequestError(f"{name} is {word!r}; allowed are {', '.join(allowed)}.{advice}")
         if isinstance(self.background, str) and self.background not in ("auto", "none"):
             raise RequestError(
                 f"background is {self.background!r}; allowed are auto, none or an image."

@@ -111,13 +111,11 @@ class CVDMConfig:
             if value not in allowed:
                 raise ValueError(f"{name} is {value!r}; allowed are {', '.join(allowed)}.")
         check_schedule(self.rate_dilations, self.clock_terms)
-        if (
-            not isinstance(self.noise_scale, int | float)
-            or not NOISE_SCALES[0] <= self.noise_scale <= NOISE_SCALES[1]
-        ):
+        low, high = NOISE_SCALES
+        if not isinstance(self.noise_scale, int | float) or not low <= self.noise_scale <= high:
             raise ValueError(
-                f"noise_scale is {self.noise_scale!r:.80}; a number from {NOISE_SCALES[0]:g} to "
-                f"{NOISE_SCALES[1]:g} is needed, 1 is usual."
+                f"noise_scale is {self.noise_scale!r:.80}; a number from {low:g} to {high:g} is "
+                "needed, 1 is usual."
             )
         if self.fold % self.upsampling:
             raise ValueError(
@@ -275,12 +273,11 @@ class CVDM(nn.Module):
         if len(noisy) == len(first_layer_features) or not prefers_sequential(noisy.device):
             return self._denoise(self.denoiser, noisy, first_layer_features, modulations)
         shared = tuple(modulations)  # computed once, and read once for each image
-        return torch.cat(
-            [
-                self._denoise(self.denoiser, one, first_layer_features, shared)
-                for one in noisy.split(1)
-            ]
+        alone = (
+            self._denoise(self.denoiser, one, first_layer_features, shared)
+            for one in noisy.split(1)
         )
+        return torch.cat(tuple(alone))
 
     def _denoise(
         self,

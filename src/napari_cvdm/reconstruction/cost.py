@@ -200,10 +200,8 @@ class BenchmarkTile:
         features = network.features(self._condition, self.mean_residual("fp32"))
         rate = finished(self._tiled.rate(features))
         self._entered = network.first_layer_features(features)
-        self._exponent, self._noisy = (
-            torch.full_like(rate, MIDDLE_NEG_LOG_GAMMA),
-            rate.expand(together, -1, -1, -1),
-        )
+        self._exponent = torch.full_like(rate, MIDDLE_NEG_LOG_GAMMA)
+        self._noisy = rate.expand(together, -1, -1, -1)
 
     @torch.inference_mode()
     def mean_residual(self, precision: str) -> Tensor:

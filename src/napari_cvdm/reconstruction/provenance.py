@@ -359,10 +359,8 @@ def check_continues(plan: Plan, model: Checkpoint, earlier: Reconstruction) -> N
         changed.append("the model's weights")
     if earlier.provenance.model.get("noise_scale", 1.0) != model.network.config.noise_scale:
         changed.append("the model's noise scale")
-    if (
-        not plan.image.lazy
-        and sha256_of(plan.image.array) not in earlier.provenance.inputs.values()
-    ):
+    inputs = earlier.provenance.inputs.values()
+    if not plan.image.lazy and sha256_of(plan.image.array) not in inputs:
         changed.append("the image")
     if changed:
         raise RequestError(

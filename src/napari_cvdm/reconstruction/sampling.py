@@ -42,9 +42,8 @@ def samples_together(pixels: int) -> int:
 
 def sample_groups(first: int, samples: int, together: int) -> Iterator[range]:
     """Samples `first`, ..., `samples` - 1, so many of them together."""
-    return (
-        range(start, min(samples, start + together)) for start in range(first, samples, together)
-    )
+    starts = range(first, samples, together)
+    return (range(start, min(samples, start + together)) for start in starts)
 
 
 def evaluations(network: CVDM, samples: int, steps: int) -> int:
@@ -157,6 +156,8 @@ class FrameSampler:
         std = yield from name_stages("expected error", say_tiles(tiled.residual_std(features)))
         rate = yield from name_stages("noise-rate map", say_tiles(tiled.rate(features)))
         height, width = prepared.initial_estimate.shape
+        if grid_rate is None:
+            grid_rate = float(rate[0, 0, :height, :width].median())
         return cls(
             plan=plan,
             prepared=prepared,
@@ -167,9 +168,7 @@ class FrameSampler:
             first_layer_features=network.first_layer_features(features),
             rate=rate,
             std=std,
-            grid_rate=float(rate[0, 0, :height, :width].median())
-            if grid_rate is None
-            else grid_rate,
+            grid_rate=grid_rate,
         )
 
     @property

@@ -287,11 +287,8 @@ def estimate_shift(lower: np.ndarray, upper: np.ndarray) -> tuple[float, float] 
     back, _, _ = phase_cross_correlation(first, second, upsample_factor=20, normalization=None)
     moved = np.roll(second, tuple(np.round(back).astype(int)), axis=(0, 1))
     correlation, unmoved = (float((first * other).sum()) / size for other in (moved, second))
-    if (
-        not SMALLEST_SHIFT_PX < float(np.hypot(*back)) <= LARGEST_SHIFT_PX
-        or correlation < LEAST_CORRELATION
-        or correlation - unmoved < LEAST_GAIN
-    ):
+    seen = SMALLEST_SHIFT_PX < float(np.hypot(*back)) <= LARGEST_SHIFT_PX
+    if not seen or correlation < LEAST_CORRELATION or correlation - unmoved < LEAST_GAIN:
         return None
     return -float(back[0]), -float(back[1])
 

@@ -241,11 +241,7 @@ def _bilinear(image: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.nd
 
 def _over_levels(frame: np.ndarray, background: Background, levels: np.ndarray) -> np.ndarray:
     """Planes (P, Y, X) over a blank-field image or their levels: float64."""
-    over = (
-        levels[:, None, None]
-        if isinstance(background, str)
-        else np.broadcast_to(background, frame.shape)
-    )
+    over = levels[:, None, None] if isinstance(background, str) else background
     return np.asarray(frame.astype(np.float64) / over)
 
 

@@ -171,7 +171,7 @@ class Wotf(_PhaseMethod):
         condenser_na: float,
     ) -> Generator[str, None, Tensor]:
         """Least squares over all planes, absorption told from phase; one step."""
-        yield ""
+        yield ""  # one step, which needs no name of its own
         return solve_wotf(ratio - 1, defocus_um, microscope, self.regularisation, condenser_na)
 
 
@@ -217,6 +217,7 @@ class PhasePhysics(Baseline):
         return Answer(
             image=prepared.estimate,
             valid=prepared.kept(prepared.valid),
+            # Independent draws, unlike the opposite pairs of samples of a network.
             variance=spread.var(axis=0, ddof=1).astype(np.float32),
             estimated=prepared.estimated,
         )

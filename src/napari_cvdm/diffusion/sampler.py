@@ -112,7 +112,7 @@ def _sample(
     for number in range(len(clocks)):
         clean = denoise(*query) if first is None or number else first
         yield clean
-        query = next_query(queries, clean) or query
+        query = next_query(queries, clean) or query  # none follows the last
     return clean
 
 

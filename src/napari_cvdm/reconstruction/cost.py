@@ -101,6 +101,7 @@ def estimate(
     seconds = frames * (preparing + whole_tiles * (once + drawing * step))
     memory = tile_bytes(network, largest, together, plan.precision, device)
     memory += _bytes_of(plan, network, prepared.valid.shape, frames, together)
+    # The inversion ends before the networks begin, so only the larger counts.
     before = 0
     if prepared.posterior is not None:
         before = prepared.posterior.memory_bytes

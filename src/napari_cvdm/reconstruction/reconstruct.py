@@ -102,7 +102,7 @@ def reconstruct(
             )
         # No network, no choice of precision.
         plan = resolve(replace(request, precision="fp32"), task)
-        plan = replace(plan, samples=1, schedule_points=0)
+        plan = replace(plan, samples=1, schedule_points=0)  # one answer, and no schedule
         checks, solver = None, ClassicalSolver(plan, method)
     else:
         plan = resolve(request, task, None if earlier is None else earlier.provenance.settings)
@@ -136,6 +136,7 @@ def reconstruct(
     points, forward = plan.schedule_points, None
     if checks is not None:
         forward = checks.forward()
+        # After all warnings, since the flag weighs them.
         flag = checks.flag(forward, warnings, unusable, record.estimated)
         provenance = with_quality_flag(provenance, flag)
     return Reconstruction(
@@ -402,7 +403,7 @@ class ResultArrays:
 
     def fill(self, index: tuple[int, ...], moments: RunningMoments, solved: SolvedFrame) -> None:
         """Put one frame in; without a single sample it stays empty."""
-        before = int(self.counts[index])
+        before = int(self.counts[index])  # new samples are numbered from here on
         self.counts[index] = moments.count
         if moments.count:
             self.mean[index], self.variance[index] = moments.mean, moments.variance

@@ -414,6 +414,7 @@ class _SampleDrawer:
 
         def said(tile: Tile) -> tuple[str, float]:
             words = self._frame.stage(group, tile_words(tile), f"step {step} of {self._steps}")
+            # A finished tile is a fraction of an evaluation.
             return words, before + len(group) * (tile[0] - 1) / tile[1]
 
         return (yield from self._follow(self._frame.clean(noisy, neg_log_gamma), said))

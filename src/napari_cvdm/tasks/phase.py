@@ -102,7 +102,7 @@ class PhaseTwoShot:
         )
         phase = estimate.fit.phase.cpu().numpy()
         draws = PosteriorDraws(estimate.fit, seed)
-        first = yield from draws.first()
+        first = yield from draws.first()  # for the width, and kept for the samples
         maps = phase_maps(
             estimate, max(fresnel_number(z, microscope) for z in planes.defocus_um), first
         )

@@ -300,6 +300,7 @@ def measure_phase_statistics(
     zero, background, _ = find_background(coarse)
     draws, first_stream = PosteriorDraws(fit, plan.seed), reader.frame_number * DRAW_STRIDE
     levelled = []
+    # Samples 2 k and 2 k + 1 share a draw, with opposite signs.
     for number in range(ceil(plan.samples / 2)):
         drawn = yield from name_stages(f"draw {number + 1}", draws.draw(first_stream + number))
         levelled.append(level_draw(drawn, fit.model.frame, background)[fit.model.frame])

@@ -32,6 +32,7 @@ def sampled_lines(size: int, other: int) -> np.ndarray:
     """
     if size * other <= LARGEST_SAMPLE_PX:
         return np.arange(size)
+    # Two lines of every s, along both axes, leave 4 / s^2 of the pixels.
     step = int(np.ceil(2 * np.sqrt(size * other / LARGEST_SAMPLE_PX)))
     # Pairs, since the noise is measured on 2 x 2 patches of neighbours.
     first = np.arange(0, size - 1, step)
@@ -146,7 +147,7 @@ class NetworkInput:
     def kept_input(self, image: np.ndarray) -> np.ndarray:
         """What was asked for of an input image (Y, X)."""
         if self.region is not None:
-            fine = self.upsampling
+            fine = self.upsampling  # the region is on the grid of the output
             return image[tuple(slice(one.start // fine, one.stop // fine) for one in self.region)]
         return image if self.frame is None else image[self.frame]
 
@@ -168,6 +169,7 @@ class NetworkInput:
         context_px : int
             Pixels around the part that the networks see.
         """
+        # Channels begin before the frame where they hold its surroundings.
         first = (0, 0) if self.frame is None else (self.frame[0].start, self.frame[1].start)
         inside = tuple(
             (region[2 * axis] + first[axis], region[2 * axis + 1] + first[axis]) for axis in (0, 1)

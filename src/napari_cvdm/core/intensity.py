@@ -60,12 +60,8 @@ def measured_pixels(plane: np.ndarray) -> np.ndarray:
 def measured_box(rows: np.ndarray, columns: np.ndarray, count: int) -> tuple[slice, slice] | None:
     """Rows and columns of a plane that hold all but a border of zeros; None without a border.
 
-    Parameters
-    ----------
-    rows, columns : ndarray of bool
-        Which of them hold a pixel that is not zero.
-    count : int
-        Such pixels in the plane. Hardly any zero may lie between them.
+    `rows` and `columns` say which of them hold a pixel that is not zero. `count` is the number of
+    such pixels in the plane: hardly any zero may lie between them.
     """
     (seen_rows,), (seen_columns,) = rows.nonzero(), columns.nonzero()
     if not count or count < LEAST_INSIDE * len(rows) * len(columns):

@@ -105,12 +105,8 @@ def check_condenser(condenser_na: float, medium_index: float | None) -> None:
 def check_defocus(values: Sequence[float]) -> tuple[float, ...]:
     """Check the signed positions of two or more planes [um], and return them.
 
-    Positive is away from the source, toward the objective.
-
-    Raises
-    ------
-    OpticsError
-        Fewer than two values, two values closer than 1 nm, or one beyond +-250 um.
+    Positive is away from the source, toward the objective. OpticsError for fewer than two values,
+    two values closer than 1 nm, or one beyond +-250 um.
     """
     if len(values) < FEWEST_PLANES:
         given = f"{len(values)} value{'' if len(values) == 1 else 's'}"

@@ -67,13 +67,7 @@ class Plan:
 
     @property
     def microscope(self) -> Microscope:
-        """Optics of the planes of a phase.
-
-        Raises
-        ------
-        OpticsError
-            Wavelength or index are not known.
-        """
+        """Optics of the planes of a phase; OpticsError where wavelength or index is not known."""
         if self.wavelength_um is None or self.medium_index is None:
             raise OpticsError("wavelength_um and medium_index are needed.")
         return Microscope(

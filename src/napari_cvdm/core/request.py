@@ -353,10 +353,7 @@ class ReconstructionRequest:
     def optics_value(self, name: str) -> float:
         """The optics value `name`, from the request or else from the image.
 
-        Raises
-        ------
-        OpticsError
-            Neither says it; the message names the option to give.
+        OpticsError where neither says it; the message names the option to give.
         """
         given = self.known_optics(name)
         if given is None:

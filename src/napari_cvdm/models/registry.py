@@ -66,15 +66,8 @@ def _loaded(folder: Path, written_ns: tuple[int, ...]) -> Checkpoint:
 def load_model(name_or_path: str) -> Checkpoint:
     """Load a model once; later calls return the same object until one of its files changes.
 
-    Parameters
-    ----------
-    name_or_path : str
-        A shipped name, for example ``phase-2shot``, or the path of a checkpoint folder.
-
-    Raises
-    ------
-    CheckpointError
-        Unknown name, or a checkpoint that cannot be read.
+    It takes a shipped name, such as ``phase-2shot``, or the path of a checkpoint folder.
+    CheckpointError where no model has the name, or a checkpoint cannot be read.
     """
     folder = model_folder(name_or_path).resolve()
     files = [path for path in (folder / WEIGHTS, folder / CARD) if path.exists()]

@@ -26,7 +26,7 @@ FINGERPRINT = "image sha256:"
 def command_of(
     provenance: Mapping[str, Any], files: Mapping[str, str]
 ) -> Generator[Progress, None, str]:
-    """The command that gives the pixels of a result again.
+    """The command that gives the pixels of a result again, one line for a shell.
 
     Parameters
     ----------
@@ -34,17 +34,7 @@ def command_of(
         `Provenance` as plain values: its settings and the fingerprint of its input.
     files : mapping of str to str
         The files that its image was read from, by option: image, and image2, image3, ... where
-        there are such.
-
-    Yields
-    ------
-    Progress
-        Reading the files takes a moment.
-
-    Returns
-    -------
-    str
-        One line for a shell.
+        there are such. Reading them takes a moment.
 
     Raises
     ------

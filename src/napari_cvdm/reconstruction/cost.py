@@ -56,20 +56,8 @@ def estimate(
 ) -> Generator[Progress, None, Estimate]:
     """Evaluate the networks on the largest tile with its halo, and scale by the areas of all tiles.
 
-    Yields
-    ------
-    Progress
-        Before each evaluation; to cancel is to stop iterating.
-
-    Returns
-    -------
-    Estimate
-        Preparing the frames is measured on the first one.
-
-    Raises
-    ------
-    RequestError, OpticsError, DeviceError, CheckpointError
-        As from `reconstruct`.
+    Preparing the frames is measured on the first one. Progress comes before each evaluation; to
+    cancel is to stop iterating. Errors are those of `reconstruct`.
     """
     task = task_of(model.card)
     plan = resolve(request, task)
@@ -135,14 +123,8 @@ def tile_bytes(
     """Bytes of the tensors that the networks need for one tile, at the peak.
 
     It is a closed form of the networks' widths. The weights and the workspace of a convolution are
-    not part of it.
-
-    Parameters
-    ----------
-    shape : tuple of int
-        (Y, X) of the tile with its halo, on the condition's grid.
-    together : int
-        Samples that go through the sampler together.
+    not part of it. `shape` (Y, X) is that of the tile with its halo, on the condition's grid, and
+    `together` is the number of samples that go through the sampler together.
     """
     config = network.config
     inputs, pixels = config.condition_channels * config.condition_fold**2, config.fold**2
@@ -183,12 +165,7 @@ def _bytes_of(plan: Plan, network: CVDM, shape: tuple[int, int], frames: int, to
 class BenchmarkTile:
     """A tile of zeros on the network's device, halfway through the sampler.
 
-    Parameters
-    ----------
-    shape : tuple of int
-        (Y, X) on the condition's grid.
-    together : int
-        Samples that go through the sampler together.
+    `shape` (Y, X) is on the condition's grid; `together` samples go through the sampler together.
     """
 
     @torch.inference_mode()

@@ -23,10 +23,7 @@ def resolve(
 ) -> Plan:
     """Fill in what a request leaves open.
 
-    Parameters
-    ----------
-    begun : mapping, optional
-        Settings of the result that the run continues; they decide on the precision.
+    `begun` are the settings of a result that the run continues; they decide on the precision.
 
     Raises
     ------
@@ -109,10 +106,8 @@ def settings_of(request: ReconstructionRequest) -> dict[str, Any]:
 def task_of(card: ModelCard) -> Task:
     """The task of a model, or of a method that has no network.
 
-    Raises
-    ------
-    CheckpointError
-        A task that this version does not know, or a network of another shape than the task's.
+    CheckpointError where this version does not know it, or a network has another shape than it
+    needs.
     """
     task = TASKS.get(card.task)
     if task is None:
@@ -132,13 +127,7 @@ def task_of(card: ModelCard) -> Task:
 
 
 def check_planes(image: ImageStack, task: Task) -> None:
-    """Check the plane axis of an image.
-
-    Raises
-    ------
-    RequestError
-        The plane axis is not just before YX, or the task takes another number of planes.
-    """
+    """RequestError unless the plane axis is just before YX, and as long as the task takes."""
     if "P" in image.axes and not image.axes.endswith("PYX"):
         raise RequestError(
             f"{image.source}: axes {image.axes}; the plane axis P must stand just before YX. Move "

@@ -147,12 +147,7 @@ def provenance_record(
 ) -> dict[str, Any]:
     """What ``provenance.json`` holds beside any result, a folder or an OME-Zarr.
 
-    Parameters
-    ----------
-    output : mapping
-        Unit, axes and pixel size of the images, and what else describes them.
-    device : str
-        The device that was used in the end.
+    `output` describes the images: unit, axes, pixel size. `device` was used in the end.
     """
     known = asdict(provenance)
     return {
@@ -178,12 +173,7 @@ def write_images(
     """Write every image of a reconstruction as float32 OME-TIFF; return the names of the files.
 
     The folder exists. `place` and `channels` are those of the input, see `ImageStack`; what is not
-    known of its place is 0.
-
-    Raises
-    ------
-    ImageFileError
-        The disk is full, or the folder may not be written to.
+    known of its place is 0. ImageFileError where the disk is full or the folder is protected.
     """
     # A finer grid starts half a pixel before that of the input.
     coarse_um = reconstruction.pixel_um * reconstruction.upsampling

@@ -74,17 +74,8 @@ def follow_stages(
 ) -> Generator[Progress, Stop | None, tuple[Result, Stop | None]]:
     """Turn the stages of work on one frame, named in words, into progress of `steps` a frame.
 
-    Raises
-    ------
-    FinishedFramesKept
-        `Stop.KEEP` was sent, and frames before this one are finished.
-
-    Returns
-    -------
-    result
-        Of the work.
-    stop : Stop, optional
-        What was sent on the way.
+    It returns the result of the work, and what was sent on the way. FinishedFramesKept is raised
+    where `Stop.KEEP` was sent and frames before this one are finished.
     """
     stop = None
     while True:

@@ -90,17 +90,10 @@ def equalised_levels(median: float, means: np.ndarray) -> np.ndarray:
 
 
 def usable_planes(frame: np.ndarray, ratio: np.ndarray) -> np.ndarray:
-    """Which pixels of each plane the camera measured.
+    """Which pixels of each plane the camera measured: (P, Y, X), bool.
 
-    Parameters
-    ----------
-    frame, ratio : ndarray of shape (P, Y, X)
-        Planes as measured, and over background.
-
-    Returns
-    -------
-    ndarray of shape (P, Y, X), bool
-        False where a plane is saturated, dark or not finite.
+    `frame` and `ratio` (P, Y, X) are the planes as measured, and over background. The result is
+    False where a plane is saturated, dark or not finite.
     """
     clipped = np.stack([clipped_pixels(plane) for plane in frame])
     return np.asarray(~clipped & np.isfinite(ratio) & (ratio > DARK_FRACTION))
@@ -296,22 +289,10 @@ def estimate_shift(lower: np.ndarray, upper: np.ndarray) -> tuple[float, float] 
 def find_sign(phase: np.ndarray, planes: np.ndarray) -> tuple[int, float | None]:
     """Sign of the phase of structures, and its median above that of the surroundings [rad].
 
-    The sign says whether structures are denser than their surroundings. Structures are where the
-    planes show contrast, which does not depend on the sign of defocus.
-
-    Parameters
-    ----------
-    phase : ndarray of shape (Y, X)
-        [rad].
-    planes : ndarray of shape (P, Y, X)
-        Over background.
-
-    Returns
-    -------
-    sign : int
-        1, -1, or 0 where it is not clear.
-    above_rad : float or None
-        None where structures or surroundings are missing.
+    The sign is 1 where structures are denser than their surroundings, -1 where they are thinner,
+    and 0 where it is not clear. The median is None where structures or surroundings are missing.
+    Structures are where the planes (P, Y, X) over background show contrast, which does not depend
+    on the sign of defocus. `phase` (Y, X) is in radians.
     """
     contrast = [
         difference_of_gaussians(plane, FINE_PX, COARSE_PX, mode="reflect") for plane in planes

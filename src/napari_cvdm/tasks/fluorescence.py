@@ -65,13 +65,7 @@ class FrameNumbers:
 
 @dataclass(frozen=True, slots=True)
 class Fluorescence:
-    """One fluorescence image in, counts above its dark level out.
-
-    Parameters
-    ----------
-    name, title, inputs, planes, upsampling, channels, unit, context_px, needed_optics
-        See `Task`.
-    """
+    """One fluorescence image in, counts above its dark level out; for the fields see `Task`."""
 
     name: str
     title: str

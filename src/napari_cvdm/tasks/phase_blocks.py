@@ -206,10 +206,7 @@ class PhaseBlocks:
 class PartDraws:
     """Draws of a part, whose low spatial frequencies are those of the draws of the coarse whole.
 
-    Parameters
-    ----------
-    frame : tuple of slice
-        Rows and columns of the part on its canvas.
+    `frame` is the part on its canvas.
     """
 
     blocks: PhaseBlocks = field(repr=False)
@@ -248,15 +245,9 @@ def _over_levels(frame: np.ndarray, background: Background, levels: np.ndarray) 
 def blank_levels(
     planes: Sequence[SampledPlane], background: Background, shape: tuple[int, int]
 ) -> np.ndarray:
-    """Blank-field intensity of all planes from their samples, (P,).
+    """Blank-field intensity (P,) of planes from their samples, as `over_background` finds it.
 
-    It is what `over_background` gives for whole planes.
-
-    Raises
-    ------
-    RequestError
-        A background that is not positive or of another shape, or planes that ``none`` cannot be
-        true of.
+    RequestError where that raises it.
     """
     if not isinstance(background, str):
         blank = np.broadcast_to(np.float32(0), (len(planes), *shape))
@@ -277,10 +268,7 @@ def measure_phase_statistics(
 ) -> Generator[str, None, PhaseBlocks]:
     """What must be global of one field; measured step by step.
 
-    Parameters
-    ----------
-    planes : sequence of SampledPlane
-        Over the blank-field image, where there is one.
+    The planes are those over the blank-field image, where there is one.
     """
     microscope, defocus_um = plan.microscope, plan.positions_um
     levels = blank_levels(planes, plan.background, reader.shape)

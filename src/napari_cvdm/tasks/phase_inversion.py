@@ -294,19 +294,10 @@ LEAST_BACKGROUND = 0.1  # of the frame at the commonest phase: less is no backgr
 
 
 def find_background(phase: np.ndarray) -> tuple[float, np.ndarray, float]:
-    """Mean phase of the cell-free background [rad], and where the background is.
+    """Mean of the cell-free background of a phase (Y, X) [rad], where it is, and its share.
 
-    It is the whole field where there is no background.
-
-    Parameters
-    ----------
-    phase : ndarray of shape (Y, X) [rad]
-
-    Returns
-    -------
-    background : ndarray of shape (Y, X), bool
-    share : float
-        Of the field within `FLATNESS_RAD` of its commonest phase.
+    It is the whole field where there is none. The share is that of the field within `FLATNESS_RAD`
+    of its commonest phase.
     """
     flat = np.abs(phase - densest_value(phase)) < FLATNESS_RAD
     share = float(flat.mean())

@@ -32,15 +32,8 @@ Drawing = Generator[str, None, np.ndarray]
 class PosteriorDraws:
     """Draws about the estimate of one field, each solved once.
 
-    The width of the posterior and the samples share them.
-
-    Parameters
-    ----------
-    fit : Fit
-        Without batch dimension.
-    first : tuple of int
-        Row and column of the frame's first pixel in the whole image, since noise belongs to
-        absolute pixels.
+    The width of the posterior and the samples share them. `fit` has no batch dimension. `first` is
+    the frame's first pixel in the whole image, since noise belongs to absolute pixels.
     """
 
     def __init__(self, fit: Fit, seed: int, first: tuple[int, int] = (0, 0)) -> None:

@@ -62,22 +62,17 @@ class Sampler(Protocol):
 
 
 def clock_grid(rate: float, evaluations: int, last: float = LAST_HALF_LOG_SNR) -> tuple[float, ...]:
-    """Falling clock values, uniform in the half log-SNR of one (the median) rate.
+    """Falling clock values from T = 1 to T(last), uniform in the half log-SNR of one rate.
 
     Parameters
     ----------
     rate : float
-        The rate lambda that sets the spacing, > 0; one grid serves all pixels.
+        The rate lambda that sets the spacing, > 0, the median; one grid serves all pixels.
     evaluations : int
         N >= 1 points.
     last : float
         Half log-SNR of the last evaluation. 2.8 leaves 6 % of the target's scale as noise. A much
         larger value leaves less noise, but costs accuracy at the earlier points.
-
-    Returns
-    -------
-    tuple of float
-        From T = 1 down to T(last).
     """
     start = half_log_snr(torch.tensor(rate, dtype=torch.float64))
     levels = torch.linspace(float(start), last, evaluations, dtype=torch.float64)

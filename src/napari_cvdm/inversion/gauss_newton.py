@@ -96,7 +96,7 @@ def fit_object(
     start: tuple[PhaseObject, PowerLaws] | None = None,
     stages: Sequence[Stage] | None = None,
 ) -> Solving:
-    """Fit objects to their planes.
+    """Fit objects to their planes; says what is done before every step of the solver.
 
     Parameters
     ----------
@@ -109,11 +109,6 @@ def fit_object(
     stages : sequence of (float, int, int), optional
         Factor of the noise, largest number of rounds at it, and conjugate-gradient steps in each
         round. They are those of `continuation`, if None.
-
-    Yields
-    ------
-    str
-        What is done, before every step of the conjugate gradients.
     """
     batch = tuple(data.shape[:-3])
     stages = continuation(data, weight) if stages is None else stages
@@ -241,23 +236,11 @@ def solve_normal(
 def conjugate_gradients(
     normal: Linear, precondition: Linear, right: PhaseObject, steps: int, least_gain: float = 0.0
 ) -> Changing:
-    """A^-1 b from zero by preconditioned conjugate gradients.
+    """A^-1 b from zero by at most `steps` of preconditioned conjugate gradients.
 
-    Parameters
-    ----------
-    normal, precondition : callable
-        A, and something near its inverse; both symmetric and positive.
-    right : PhaseObject
-        b.
-    steps : int
-        At most so many.
-    least_gain : float
-        Ends once `LOOK_BACK` steps lower the cost of every member of a batch by less.
-
-    Yields
-    ------
-    str
-        Which step comes next; to cancel is to stop iterating.
+    `normal` is A, and `precondition` something near its inverse; both are symmetric and positive.
+    `right` is b. They end once `LOOK_BACK` steps lower the cost of every member of a batch by less
+    than `least_gain`. The next step is yielded; to cancel is to stop iterating.
     """
     found = PhaseObject(
         maps=torch.zeros_like(right.maps), illumination=torch.zeros_like(right.illumination)
@@ -319,17 +302,8 @@ def fit_local_prior(fit: Fit) -> Solving:
     Estimate and variances are updated in turn. This is close to iteratively reweighted least
     squares for the logarithmic penalty sum s log(v + <|D phi|^2>) / 2 of first and second
     differences (Daubechies et al., Commun. Pure Appl. Math. 63, 1 (2010); both orders as in
-    Bredies, Kunisch, Pock, SIAM J. Imaging Sci. 3, 492 (2010)).
-
-    Yields
-    ------
-    str
-        What is done, before every step of the conjugate gradients.
-
-    Returns
-    -------
-    Fit
-        Its `prior.local` says how smooth each pixel is.
+    Bredies, Kunisch, Pock, SIAM J. Imaging Sci. 3, 492 (2010)). `prior.local` of the result says
+    how smooth each pixel is.
     """
     spectrum = torch.stack([fit.prior.spectrum[0], SPECTRUM_SHARE * fit.prior.spectrum[1]])
     prior = replace(fit.prior, spectrum=spectrum)

@@ -20,7 +20,9 @@ Tiling = Generator[Tile, None, Tensor]
 def map_tiles(
     function: Callable[..., Tensor], images: Sequence[Tensor], plan: TilePlan, *, factor_out: int
 ) -> Tiling:
-    """Apply a local function tile by tile.
+    """Apply a local function tile by tile: (B, C', factor_out Y, factor_out X).
+
+    Each tile is yielded before it is computed; to cancel is to stop iterating.
 
     Parameters
     ----------
@@ -30,15 +32,6 @@ def map_tiles(
         Arguments, each on a grid that is a whole multiple of the plan's canvas.
     factor_out : int
         Output pixels to one canvas pixel.
-
-    Yields
-    ------
-    Tile
-        Before each tile; to cancel is to stop iterating.
-
-    Returns
-    -------
-    Tensor of shape (B, C', factor_out Y, factor_out X)
     """
     count = len(plan.tiles)
     if count == 1:

@@ -95,7 +95,7 @@ def solve_us_tie(
     regularisation: float = AUTHORS_REGULARISATION,
     iterations: int = 25,
 ) -> Tensor:
-    """Phase from the in-focus intensity and its axial derivative.
+    """Phase (Y, X) [rad] of zero mean from the in-focus intensity and its axial derivative.
 
     Parameters
     ----------
@@ -108,11 +108,6 @@ def solve_us_tie(
     iterations : int
         Largest number of rounds of feedback. Fewer are made when the residual is below 1e-3 of the
         start or grows.
-
-    Returns
-    -------
-    Tensor of shape (Y, X), real
-        Phase [rad], zero mean.
     """
     return finished(
         iterate_us_tie(intensity, axial_derivative, microscope, regularisation, iterations)
@@ -185,7 +180,7 @@ def solve_wotf(
     regularisation: float,
     condenser_na: float = 0.0,
 ) -> Tensor:
-    """Phase of a weak object, separated from its absorption by Tikhonov least squares.
+    """Phase (Y, X) [rad] of a weak object, zero mean, apart from its absorption (Tikhonov).
 
     At every frequency, sum_z |C_z - A_z F{a} - H_z F{phi}|^2 + r (|F{a}|^2 + |F{phi}|^2) is minimal
     for
@@ -205,11 +200,6 @@ def solve_wotf(
         amplitude is left where 8 sin(chi)^2 = r.
     condenser_na : float
         Numerical aperture of the illumination; 0 is coherent light.
-
-    Returns
-    -------
-    Tensor of shape (Y, X), real
-        Phase [rad], zero mean.
     """
     shape = contrast.shape[-2], contrast.shape[-1]
     amplitude, phase = PhaseForwardModel.create(

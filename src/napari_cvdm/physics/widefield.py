@@ -30,9 +30,9 @@ USUAL_PERIOD_PX, USUAL_SPREAD = (3.3, 0.4)
 
 
 def widefield_psf(microscope: Microscope, size: int, defocus_um: float = 0.0) -> Tensor:
-    """Vectorial point spread function for unpolarised emission.
+    """Vectorial point spread function for unpolarised emission: (size, size), float32, sum 1.
 
-    It is the Richards-Wolf integral of the package psf-generator.
+    It is the Richards-Wolf integral of the package psf-generator, centred.
 
     Parameters
     ----------
@@ -42,11 +42,6 @@ def widefield_psf(microscope: Microscope, size: int, defocus_um: float = 0.0) ->
         Odd side of the square, in pixels.
     defocus_um : float
         Distance of the emitter from the focal plane [um].
-
-    Returns
-    -------
-    Tensor of shape (size, size), float32
-        Intensity, sum 1, centred.
 
     Raises
     ------

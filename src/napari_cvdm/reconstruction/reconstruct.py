@@ -180,19 +180,10 @@ class Comparison:
 def compare_methods(
     request: ReconstructionRequest, names: Sequence[str]
 ) -> Generator[Progress, Stop | None, Comparison]:
-    """Reconstruct an image with several methods, and image each answer again.
+    """Reconstruct an image with several methods, one after the other, and image each answer again.
 
-    Parameters
-    ----------
-    request : ReconstructionRequest
-        Its model says how the image was formed.
-    names : sequence of str
-        Models and classical methods of the same task.
-
-    Yields
-    ------
-    Progress
-        Of each method, one after the other.
+    The model of the request says how the image was formed. `names` are models and classical methods
+    of the same task.
     """
     card = load_method(request.model).card
     task, answers = task_of(card), list[Reconstruction]()

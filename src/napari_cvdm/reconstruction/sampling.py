@@ -280,6 +280,9 @@ def sample_frame(
 ) -> Sampled:
     """Draw the samples that a frame still lacks.
 
+    It returns the new ones, if the plan keeps them, and what was sent, so that no further frame is
+    begun, either.
+
     Parameters
     ----------
     moments : RunningMoments
@@ -295,13 +298,6 @@ def sample_frame(
         Before every tile, and after every step of the sampler, which may be one of several samples
         together. Sent `Stop.KEEP`, no further sample is begun, and unfinished ones are dropped
         unless one is the first of all.
-
-    Returns
-    -------
-    samples : list of ndarray
-        The new ones, if the plan keeps them.
-    stop : Stop, optional
-        What was sent, so that no further frame is begun, either.
     """
     # torch's decorator sets the mode at every resumption, and leaves it at every yield.
     drawing = _SampleDrawer(frame, moments, see, stop)

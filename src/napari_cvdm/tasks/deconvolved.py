@@ -63,19 +63,9 @@ def deconvolve(
     it is in the whole. Read noise of variance r^2 acts like v = r^2 / slope more Poisson counts in
     data and model. The slope is the variance of a count of light.
 
-    Parameters
-    ----------
-    counts : Tensor of shape (Y, X)
-        d, above the dark level.
-    dark_counts : float
-        v >= 0 [counts].
-    weight : Tensor of shape (Y, X), optional
-        w, 0 where nothing was measured and else 1; 1 everywhere if None.
-
-    Yields
-    ------
-    Tensor of the canvas' shape
-        x >= 0 [counts], after each step, without end.
+    `counts` (Y, X) above the dark level are d, `dark_counts` >= 0 are v, and `weight` (Y, X) is w,
+    0 where nothing was measured and else 1. Each x >= 0 [counts] on the canvas is yielded, without
+    end.
     """
     weight = torch.ones_like(counts) if weight is None else weight
     seen = model.adjoint(weight).clamp(min=LEAST_SEEN)
@@ -291,12 +281,7 @@ def chi_squared(misfit: Tensor, valid: np.ndarray) -> float:
 def deconvolve_channels(
     problem: Deconvolution, unit: float, cutoff_px: float
 ) -> Generator[str, None, tuple[Tensor, Tensor]]:
-    """What the network is given of a deconvolution, in network units of `unit` counts.
-
-    Yields
-    ------
-    str
-        What is done, before every step.
+    """What the network is given of a deconvolution, in units of `unit` counts; step by step.
 
     Returns
     -------

@@ -87,21 +87,9 @@ class Fluorescence:
     ) -> NetworkInput:
         """Signal above the dark level over one robust intensity of the whole image.
 
-        The result also holds what a task makes of this signal.
-
-        Parameters
-        ----------
-        frame : ndarray of shape (1, Y, X)
-            Camera counts.
-        background : {"auto", "none"} or ndarray of shape (Y, X)
-            As in `above_dark`.
-        lens : Lens, optional
-            Estimated from the image where it is needed and not given.
-
-        Returns
-        -------
-        NetworkInput
-            One network unit is `gain` counts.
+        The result also holds what a task makes of this signal; one network unit is `gain` counts.
+        `frame` (1, Y, X) has camera counts. `background` is as in `above_dark`. The lens is
+        estimated from the image where it is needed and not given.
         """
         return finished(self.scaled(frame, *self._measure(frame, background, lens)))
 
@@ -374,21 +362,11 @@ def takes_level(background: Background) -> bool:
 
 
 def above_dark(image: np.ndarray, background: Background) -> tuple[np.ndarray, float]:
-    """Counts as float64 and the level in them that counts as the camera's.
+    """Counts (Y, X) as float64 and the level in them that counts as the camera's.
 
-    Parameters
-    ----------
-    image : ndarray of shape (Y, X)
-    background : {"auto", "none"} or ndarray of shape (Y, X)
-        ``auto``: the level is the first percentile, as the camera's own is not known. Otherwise the
-        level is zero, for the counts above the dark image where there is one.
-
-    Returns
-    -------
-    counts : ndarray of shape (Y, X)
-        Less the dark image, where there is one. NaN where nothing was measured.
-    level : float
-        Not yet subtracted.
+    The counts are those above the dark image, where `background` is one, and NaN where nothing was
+    measured. With ``auto`` the level is the first percentile, as the camera's own is not known, and
+    else zero. It is not yet subtracted.
     """
     counts = np.where(np.isfinite(image), image, np.nan).astype(np.float64)
     if not isinstance(background, str):

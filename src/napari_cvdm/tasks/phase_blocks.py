@@ -92,23 +92,9 @@ class PhaseBlocks:
     ) -> Generator[str, None, tuple[PhaseMaps, Fit, PosteriorDraws, np.ndarray]]:
         """Invert a part of a field, step by step.
 
-        Its low spatial frequencies are those of the coarse whole.
-
-        Parameters
-        ----------
-        frame : ndarray of shape (P, Y, X)
-            In the order of `defocus_um`.
-        background : {"auto", "none"} or ndarray
-        first : tuple of int
-            Row and column of the part's first pixel in the field.
-
-        Returns
-        -------
-        fit : Fit
-            Of the part alone.
-        draws : PosteriorDraws
-            About that fit.
-        usable : ndarray of shape (Y, X), bool
+        Its low spatial frequencies are those of the coarse whole. `frame` (P, Y, X) is in the order
+        of `defocus_um`, and `first` is the part's first pixel in the field. The results are the
+        maps, the fit of the part alone, draws about it, and the usable pixels (Y, X).
         """
         ratio, order = _over_levels(frame, background, self.levels), np.argsort(self.defocus_um)
         usable = usable_planes(frame, ratio)[order]

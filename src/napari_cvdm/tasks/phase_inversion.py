@@ -72,7 +72,7 @@ def invert_planes(
     microscope: Microscope,
     condenser_na: float = 0.0,
 ) -> Inverting:
-    """Fit the whole image formation to the planes of one field.
+    """Fit the whole image formation to the planes of one field, step by step.
 
     Parameters
     ----------
@@ -82,11 +82,6 @@ def invert_planes(
         One over the variance of each pixel, 0 where nothing was measured.
     defocus_um : sequence of float
         Signed position of each plane [um].
-
-    Yields
-    ------
-    str
-        What is done, before every step of the solvers.
     """
     surrounded = yield from fit_surrounded(planes, weight, defocus_um, microscope, condenser_na)
     repeating = yield from fit_periodic(

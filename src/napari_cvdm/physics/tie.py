@@ -166,11 +166,10 @@ def us_tie_of(
     defocus_um: Sequence[float],
     microscope: Microscope,
     regularisation: float = AUTHORS_REGULARISATION,
-    iterations: int = 25,
 ) -> Tensor:
     """`solve_us_tie` [rad] of planes over background (P, Y, X) at signed positions [um]: (Y, X)."""
     intensity, slope = measure_transport(planes, defocus_um)
-    return solve_us_tie(intensity, slope, microscope, regularisation, iterations)
+    return solve_us_tie(intensity, slope, microscope, regularisation)
 
 
 def solve_wotf(

@@ -5,7 +5,7 @@ from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
 from math import prod
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -275,19 +275,6 @@ class SolvedFrame:
 Solving = Generator[Progress, Stop | None, tuple[SolvedFrame, Stop | None]]
 
 
-class FrameSolver(Protocol):
-    """Reconstructs the frames of a plan one by one."""
-
-    def clock(self, points: int) -> ClockCurve:
-        """The schedule's clock at so many times; empty without a schedule."""
-
-    def solve(self, pixels: np.ndarray, place: FrameIndex, moments: RunningMoments) -> Solving:
-        """Solve one frame (P, Y, X), and count its samples in."""
-
-    def warnings(self) -> tuple[str, ...]:
-        """Reasons to doubt all frames, known at the end."""
-
-
 class NetworkSolver:
     """Draws posterior samples with a model, and checks them."""
 
@@ -297,11 +284,11 @@ class NetworkSolver:
         self._network = network_on(model.network, torch.device(plan.device))
 
     def clock(self, points: int) -> ClockCurve:
-        """Of the model."""
+        """The clock of the model at so many times."""
         return clock_curve(self._model.network.clock, points)
 
     def solve(self, pixels: np.ndarray, place: FrameIndex, moments: RunningMoments) -> Solving:
-        """Prepare the frame once, then draw all its samples."""
+        """Prepare one frame (P, Y, X) once, then draw all its samples, and count them in."""
         plan, config = self._plan, self._network.config
         steps = plan.samples * plan.steps
         preparing = self._task.prepare(pixels, plan)
@@ -367,6 +354,10 @@ class ClassicalSolver:
         """What the method cannot use of the plan, and that it has no spread."""
         alone = () if self._has_spread else (f"{self._method.name} is {SINGLE_ANSWER}",)
         return (*alone, *self._method.warnings(self._plan))
+
+
+FrameSolver = NetworkSolver | ClassicalSolver
+"""Reconstructs the frames of a plan one by one."""
 
 
 class ResultArrays:

@@ -81,22 +81,8 @@ def cvdm_loss(
 ) -> LossTerms:
     """All loss terms of one batch.
 
-    Parameters
-    ----------
-    network : callable
-        (noisy, neg_log_gamma) -> output.
-    rate : Tensor of shape (B, 1, Y, X)
-        lambda(x).
-    clock : callable
-        t -> T, T', T''.
-    target : Tensor of shape (B, 1, Y, X)
-        Centred and scaled.
-    times : Tensor of shape (B, 1, 1, 1)
-        In (0, 1).
-    noise : Tensor of shape (B, 1, Y, X)
-        Standard normal.
-    alpha : float
-        Weight of L_gamma (1e-3 in the paper).
+    `rate` is lambda(x), `target` is centred and scaled, and `noise` is standard normal, all (B, 1,
+    Y, X). `times` (B, 1, 1, 1) lie in (0, 1). `alpha` is the weight of L_gamma (1e-3 in the paper).
     """
     value, speed, acceleration = clock(times)
     neg_log_gamma = rate * value

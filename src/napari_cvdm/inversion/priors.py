@@ -194,17 +194,10 @@ class PowerLaws:
     ) -> "PowerLaws":
         """Amplitudes by expectation maximisation.
 
-        The method uses an estimate and the posterior variance of the weak-object problem.
-
-        Parameters
-        ----------
-        maps : Tensor of shape (..., 2, H, W)
-            Estimated log-amplitude and phase.
-        residual, weight : Tensor of shape (..., P, h, w)
-            Data less expected intensity, and one over the variance of the data before the factor
-            `noise`.
-        factor : float
-            Factor on the standard deviation of the noise that this estimate was made with.
+        The method uses estimated `maps` (..., 2, H, W) and the posterior variance of the
+        weak-object problem. `residual` and `weight` (..., P, h, w) are the data less expected
+        intensity, and one over the variance of the data before the factor `noise`. `factor`
+        multiplied the standard deviation of the noise when this estimate was made.
         """
         power = torch.fft.rfft2(maps).abs().square() / (maps.shape[-2] * maps.shape[-1])
         exaggerated = self.noise * factor**2

@@ -113,15 +113,9 @@ class UNetConfig:
     ) -> float:
         """Bytes that are alive at once at a folded pixel, at the peak of an evaluation.
 
-        Parameters
-        ----------
-        precision : {"fp32", "bf16"}
-        samples : int
-            Images that go through together and share one noise level.
-        one_by_one : bool
-            Whether each image goes alone, while the modulations of all blocks are kept.
-        unfolds : bool
-            Whether a bf16 convolution unfolds its input, as torch does on older CPUs.
+        `samples` images go through together and share one noise level; or `one_by_one`, while the
+        modulations of all blocks are kept. A bf16 convolution `unfolds` its input, as torch does on
+        older CPUs.
         """
         # Under autocast convolutions give bf16, but sums at the first level stay float32.
         bf16 = precision == "bf16"

@@ -22,16 +22,9 @@ def map_tiles(
 ) -> Tiling:
     """Apply a local function tile by tile: (B, C', factor_out Y, factor_out X).
 
-    Each tile is yielded before it is computed; to cancel is to stop iterating.
-
-    Parameters
-    ----------
-    function : callable
-        Tensors (B, C, factor y, factor x) -> tensor (B, C', factor_out y, factor_out x).
-    images : sequence of Tensor
-        Arguments, each on a grid that is a whole multiple of the plan's canvas.
-    factor_out : int
-        Output pixels to one canvas pixel.
+    The function makes a tensor (B, C', factor_out y, factor_out x) of parts of `images`, each of
+    which is on a grid that is a whole multiple of the plan's canvas. Each tile is yielded before it
+    is computed; to cancel is to stop iterating.
     """
     count = len(plan.tiles)
     if count == 1:

@@ -148,12 +148,8 @@ def with_planes(
 ) -> ImageStack:
     """One image with all planes, its unnamed axis under a name that image files have.
 
-    Parameters
-    ----------
-    stacks : sequence of ImageStack
-        One stack, or one image for each plane.
-    defocus_um : sequence of float, optional
-        The positions of the planes: a single stack must have an axis of as many planes.
+    `stacks` are one stack, or one image for each plane. With `defocus_um`, a single stack must have
+    an axis of as many planes as positions.
 
     Raises
     ------

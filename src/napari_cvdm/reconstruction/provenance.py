@@ -106,18 +106,9 @@ def make_provenance(
 ) -> Provenance:
     """Everything needed to compute the same pixels again, whole or block by block.
 
-    Parameters
-    ----------
-    input_sha256 : str
-        Of the pixels of the image.
-    estimated : sequence of mapping
-        What was estimated from each frame.
-    tile : int
-        The smallest that was used [px].
-    counts : ndarray of int
-        Samples of each frame.
-    seconds : float
-        Of the whole run.
+    `input_sha256` is of the pixels of the image, `estimated` was found in each frame, and `tile` is
+    the smallest that was used [px]. `counts` are the samples of each frame, and `seconds` those of
+    the whole run.
     """
     settings = dict(plan.settings)
     # A stopped run has fewer than the plan asked for.
@@ -245,17 +236,9 @@ def write_provenance(
 ) -> None:
     """Write ``provenance.json``: everything needed to make the same pixels again.
 
-    Parameters
-    ----------
-    settings : mapping
-        Every option by its name. They take precedence over those of the reconstruction, which add
-        what was left out.
-    inputs : mapping
-        Path and SHA-256 of every file, by option.
-    timings_s : mapping
-        Seconds by stage.
-    device : str
-        The device that was used in the end.
+    `settings` are all options by name; they take precedence over those of the reconstruction, which
+    add what was left out. `inputs` are path and SHA-256 of every file, by option, `timings_s`
+    seconds by stage, and `device` the one that was used in the end.
     """
     output = {
         "unit": reconstruction.unit,

@@ -210,18 +210,9 @@ def check_planes(
 ) -> PlaneChecks:
     """Look for mistakes in the acquisition of defocused planes.
 
-    Parameters
-    ----------
-    frame : ndarray of shape (P, Y, X)
-        As the camera gave them, in rising order of their positions.
-    planes : ndarray of shape (P, Y, X)
-        The same over background.
-    levels : sequence of float
-        Blank-field intensity of each.
-    phase : ndarray of shape (Y, X)
-        Their phase [rad].
-    register : bool
-        Whether to look for a shift.
+    `frame` (P, Y, X) is as the camera gave it, in rising order of positions, `planes` are the same
+    over background, and `levels` the blank-field intensity of each. `phase` (Y, X) is theirs [rad].
+    `register` looks for a shift, too.
     """
     lowest, uppermost = (levels[place] * float(planes[place].mean()) for place in (0, -1))
     sign, sign_rad = find_sign(phase, planes)

@@ -118,16 +118,10 @@ class Fluorescence:
     ) -> Generator[str, None, NetworkInput]:
         """`condition` with the numbers of the whole image known, step by step.
 
-        It is local, so a part gives what the whole gives there.
-
-        Parameters
-        ----------
-        frame : ndarray of shape (1, Y, X)
-            As the camera gave it; tells what is saturated.
-        counts : ndarray of shape (Y, X)
-            Less the dark-field image, where there is one.
-        region : tuple of int, optional
-            Only this (top, bottom, left, right) and its surroundings will be used.
+        It is local, so a part gives what the whole gives there. `frame` (1, Y, X) is as the camera
+        gave it, and tells what is saturated. `counts` (Y, X) are less the dark-field image, where
+        there is one. Of the result, only `region` (top, bottom, left, right) and its surroundings
+        will be used.
         """
         yield "intensity scale"
         return self._scale(frame, counts, numbers)

@@ -61,14 +61,8 @@ class PhaseTwoShot:
     ) -> NetworkInput:
         """Invert one frame and make the network's channels of it, see `phase_input`.
 
-        Parameters
-        ----------
-        frame : ndarray of shape (P, Y, X)
-        defocus_um : sequence of float
-            Signed position of each plane [um], in any order.
-        background : {"auto", "none"} or ndarray
-        register : bool
-            Whether to look for a shift between the outermost planes.
+        `frame` is (P, Y, X), with a signed position [um] of each plane, in any order. `register`
+        looks for a shift between the outermost planes.
         """
         planes = SortedPlanes.sort(frame, defocus_um, background)
         return finished(self._prepare(planes, microscope, condenser_na, register))

@@ -148,14 +148,8 @@ def assemble_input(
 ) -> NetworkInput:
     """The frame for the networks, from its maps and the fit behind them.
 
-    Parameters
-    ----------
-    posterior : PhasePosterior
-        On `network_window`.
-    usable : ndarray of shape (Y, X), bool
-        Pixels of the frame that the camera measured.
-    first : tuple of int
-        Row and column of the frame's first pixel in the whole image.
+    `posterior` is that on `network_window`. `usable` (Y, X) are the pixels of the frame that the
+    camera measured. `first` is the frame's first pixel in the whole image.
     """
     valid = np.zeros(maps.phase.shape, dtype=bool)
     valid[maps.frame] = usable

@@ -74,14 +74,8 @@ def invert_planes(
 ) -> Inverting:
     """Fit the whole image formation to the planes of one field, step by step.
 
-    Parameters
-    ----------
-    planes : Tensor of shape (P, h, w), float32
-        Intensity over the blank field.
-    weight : Tensor of shape (P, h, w), float32
-        One over the variance of each pixel, 0 where nothing was measured.
-    defocus_um : sequence of float
-        Signed position of each plane [um].
+    `planes` (P, h, w) are intensities over the blank field, at signed positions [um]. `weight` (P,
+    h, w) is one over the variance of each pixel, 0 where nothing was measured.
     """
     surrounded = yield from fit_surrounded(planes, weight, defocus_um, microscope, condenser_na)
     repeating = yield from fit_periodic(

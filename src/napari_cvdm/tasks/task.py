@@ -160,14 +160,9 @@ class NetworkInput:
         stays that of the absolute pixels. A run on the whole image would therefore show the same
         part, up to the effect of what lies beyond the surroundings.
 
-        Parameters
-        ----------
-        region : tuple of int
-            (top, bottom, left, right) in input pixels.
-        alignment : int
-            The part starts at multiples of this, where the networks' own grid has its lines.
-        context_px : int
-            Pixels around the part that the networks see.
+        `region` is (top, bottom, left, right) in input pixels. The part starts at multiples of
+        `alignment`, where the networks' own grid has its lines. They see `context_px` pixels around
+        it.
         """
         # Channels begin before the frame where they hold its surroundings.
         first = (0, 0) if self.frame is None else (self.frame[0].start, self.frame[1].start)

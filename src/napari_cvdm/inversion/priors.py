@@ -55,9 +55,9 @@ class LocalPrecision:
 
     def apply(self, phase: Tensor) -> Tensor:
         """(D^T G D + L K L) phase, (..., H, W)."""
-        return divergence(self.gradient * gradients(phase)) + laplacian(
-            self.curvature * laplacian(phase)
-        )
+        slopes = gradients(phase)
+        bend = self.curvature * divergence(slopes)  # -K L phase, and L = -D^T D
+        return divergence(self.gradient * slopes + gradients(bend))
 
     def apply_root(self, white: Tensor) -> Tensor:
         """Noise whose covariance is that operator, from white noise (..., 3, H, W): (..., H, W)."""

@@ -194,7 +194,7 @@ class PhaseForwardModel:
         mu, phi = sample.maps.unbind(dim=-3)
         wave = torch.polar(mu.exp(), phi)[..., None, :, :]
         waves = propagate(wave, self.transfer)
-        unlit = self._to_frame(waves.real.square() + waves.imag.square())
+        unlit = self._interfere(waves, waves)
         light = 1 + torch.einsum("...pk,khw->...phw", sample.illumination, self.terms)
         return PhaseLinearisation(
             expected=light * unlit, unlit=unlit, light=light, wave=wave, waves=waves
@@ -207,7 +207,7 @@ class PhaseForwardModel:
         """
         mu, phi = change.maps.unbind(dim=-3)
         waves = propagate(at.wave * torch.complex(mu, phi)[..., None, :, :], self.transfer)
-        seen = self._to_frame(2 * (at.waves.real * waves.real + at.waves.imag * waves.imag))
+        seen = 2 * self._interfere(at.waves, waves)
         return at.light * seen + at.unlit * torch.einsum(
             "...pk,khw->...phw", change.illumination, self.terms
         )
@@ -215,8 +215,8 @@ class PhaseForwardModel:
     def adjoint(self, at: PhaseLinearisation, planes: Tensor) -> PhaseObject:
         """J^T y of images (..., P, h, w)."""
         # The adjoint of a periodic convolution has the conjugate spectrum.
-        spread = self._to_canvas(at.light * planes)
-        spectra = torch.fft.fft2(2 * at.waves * spread) * self.transfer.conj()
+        beams = self._modulate(at.waves, 2 * at.light * planes)
+        spectra = torch.fft.fft2(beams) * self.transfer.conj()
         # One inverse transform serves all planes, since it is linear.
         spectrum = spectra.sum(dim=-3, keepdim=True)
         back = (at.wave.conj() * torch.fft.ifft2(spectrum))[..., 0, :, :]
@@ -232,15 +232,27 @@ class PhaseForwardModel:
         disc = 1.0 if self.condenser is None else self.condenser
         return 2 * half.real * disc, -2 * half.imag * disc
 
-    def _to_frame(self, canvas: Tensor) -> Tensor:
-        return self._blur(canvas)[..., self.frame[0], self.frame[1]]
+    def _interfere(self, one: Tensor, other: Tensor) -> Tensor:
+        """Re(conj(u) v) (x) disc within the frame, of waves on the canvas."""
+        frame = (..., *self.frame)
+        if self.condenser is None:  # the frame alone is cheaper
+            return (one[frame].conj() * other[frame]).real
+        return self._blur((one.conj() * other).real)[frame]
 
-    def _to_canvas(self, frame: Tensor) -> Tensor:
-        canvas = frame  # zero around it, where nothing was measured
-        if self.canvas_shape != frame.shape[-2:]:
-            canvas = frame.new_zeros((*frame.shape[:-2], *self.canvas_shape))
-            canvas[..., self.frame[0], self.frame[1]] = frame
-        return self._blur(canvas)  # its own adjoint, since a disc is symmetric
+    def _modulate(self, waves: Tensor, planes: Tensor) -> Tensor:
+        """Waves on the canvas times images of the frame: the adjoint of `_interfere`.
+
+        Around the frame nothing was measured. There the product is zero, or the disc's.
+        """
+        frame = (..., *self.frame)
+        if self.condenser is None:
+            within = waves[frame] * planes
+            beams = within.new_zeros((*within.shape[:-2], *self.canvas_shape))
+            beams[frame] = within
+            return beams
+        canvas = planes.new_zeros((*planes.shape[:-2], *self.canvas_shape))
+        canvas[frame] = planes
+        return waves * self._blur(canvas)  # its own adjoint, since a disc is symmetric
 
     def _blur(self, canvas: Tensor) -> Tensor:
         if self.condenser is None:

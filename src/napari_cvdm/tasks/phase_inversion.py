@@ -36,7 +36,9 @@ EQUAL_GAIN = -0.003  # of a measured value: the smaller canvas is taken where th
 # More than evidence counts it, since a prior that is too wide makes the complexity too large
 # (`python -m paper.phase_inversion`).
 COST_SHARE = 0.5
-HOPELESS_COST = 0.3  # of a measured value after a first look: such a field is not fitted to the end
+# Of a measured value after a first look. Costs fall by less than this afterwards, and evidence is
+# against such fields, too (`python -m paper.phase_inversion borders`).
+HOPELESS_COST = 0.1
 FIRST_LOOK, LAST_ROUNDS = ((2.0, 2, 10),), ((1.0, 5, 12),)
 # Noise belongs to absolute pixels, and a canvas begins before the first of the frame.
 NOISE_ORIGIN = 1 << 20

@@ -73,14 +73,15 @@ class Stop(Enum):
 class FrameView:
     """The current state of one frame.
 
-    It is the mean and variance of the finished samples, or the first sample while it is made.
+    It is the mean and variance of the finished samples, or the first sample while it is made, or
+    the answer of a fast classical method before.
 
     Parameters
     ----------
     index : tuple of int
         Of the frame, along the axes that are looped over.
     samples : int
-        Samples that are finished; 0 while the first is in the making.
+        Samples that are finished; 0 before the first is.
     mean, variance, rate : ndarray of shape (Y, X), float32
         As in `Reconstruction`; the variance is zero with fewer than two samples.
     valid : ndarray of shape (Y, X), bool

@@ -1,7 +1,8 @@
 """From a request and a method to a reconstruction. Read this page first."""
 
 import time
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import product
 from math import prod
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from napari_cvdm.baselines import Baseline
+from napari_cvdm.baselines import FIRST_LOOKS, Baseline
 from napari_cvdm.checks.forward_check import ForwardCheckAccumulator
 from napari_cvdm.checks.plane_warnings import plane_warnings
 from napari_cvdm.checks.run_checks import RunChecks, with_quality_flag
@@ -23,7 +24,15 @@ from napari_cvdm.checks.training_range import (
 )
 from napari_cvdm.core.plan import Plan, file_warnings, z_step_warning
 from napari_cvdm.core.request import ReconstructionRequest, RequestError
-from napari_cvdm.core.result import NO_CLOCK, ClockCurve, Progress, Reconstruction, Stop
+from napari_cvdm.core.result import (
+    NO_CLOCK,
+    ClockCurve,
+    FrameView,
+    Progress,
+    Reconstruction,
+    Stop,
+    finished,
+)
 from napari_cvdm.core.statistics import RunningMoments
 from napari_cvdm.io import ImageFileError
 from napari_cvdm.io.axes import read_frame
@@ -275,6 +284,41 @@ class SolvedFrame:
 Solving = Generator[Progress, Stop | None, tuple[SolvedFrame, Stop | None]]
 
 
+class FirstLook:
+    """What a fast classical method makes of a frame, to be seen once while the frame is inverted.
+
+    Nothing is computed unless somebody looks.
+    """
+
+    def __init__(self, plan: Plan, task: Task, pixels: np.ndarray, place: FrameIndex) -> None:
+        self._plan, self._task, self._pixels, self._place = plan, task, pixels, place
+        self._method = FIRST_LOOKS.get(task.name)
+
+    def offer(self) -> Callable[[], FrameView] | None:
+        """`view`, until it was called."""
+        return None if self._method is None else self.view
+
+    def view(self) -> FrameView:
+        """The frame, solved; without samples, schedule and valid pixels."""
+        method, self._method = self._method, None
+        shape = [(part.stop - part.start) * self._task.upsampling for part in self._plan.window]
+        empty = np.zeros(shape, np.float32)
+        moments = RunningMoments(empty, empty)
+        if method is not None:
+            with suppress(ValueError):  # the inversion will say what is wrong
+                finished(
+                    ClassicalSolver(self._plan, method).solve(self._pixels, self._place, moments)
+                )
+        return FrameView(
+            index=self._place.index,
+            samples=0,
+            mean=moments.mean,
+            variance=empty,
+            rate=empty,
+            valid=empty.astype(bool),
+        )
+
+
 class NetworkSolver:
     """Draws posterior samples with a model, and checks them."""
 
@@ -292,7 +336,12 @@ class NetworkSolver:
         plan, config = self._plan, self._network.config
         steps = plan.samples * plan.steps
         preparing = self._task.prepare(pixels, plan)
-        prepared, stop = yield from follow_stages(preparing, place, steps=steps)
+        look = FirstLook(plan, self._task, pixels, place)
+        # Later frames have those before them to be seen, and more samples the earlier ones.
+        first = place.number == 0 and not moments.count
+        prepared, stop = yield from follow_stages(
+            preparing, place, steps=steps, offer=look.offer if first else lambda: None
+        )
         self._checks.prepared(prepared)
         if plan.region is not None:
             prepared = prepared.within(plan.region, config.condition_fold * config.alignment)

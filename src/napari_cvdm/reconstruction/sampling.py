@@ -70,12 +70,17 @@ class FinishedFramesKept(Exception):
 
 
 def follow_stages(
-    work: Generator[str, None, Result], place: FrameIndex, prefix: str = "", steps: int = 1
+    work: Generator[str, None, Result],
+    place: FrameIndex,
+    prefix: str = "",
+    steps: int = 1,
+    offer: Callable[[], Callable[[], FrameView] | None] = lambda: None,
 ) -> Generator[Progress, Stop | None, tuple[Result, Stop | None]]:
     """Turn the stages of work on one frame, named in words, into progress of `steps` a frame.
 
-    It returns the result of the work, and what was sent on the way. FinishedFramesKept is raised
-    where `Stop.KEEP` was sent and frames before this one are finished.
+    `offer` gives what there is to see meanwhile. The work's result is returned with what was sent
+    on the way. FinishedFramesKept is raised where `Stop.KEEP` was sent and frames before this one
+    are finished.
     """
     stop = None
     while True:
@@ -88,6 +93,7 @@ def follow_stages(
                 stage=f"{prefix}{stage}{place.suffix}",
                 done=place.number * steps,
                 total=place.frames * steps,
+                view=offer(),
             )
         ) or stop
         # Nothing of a first frame is finished, so it goes on to its first sample.

@@ -182,19 +182,20 @@ def test_noise_belongs_to_pixels_of_the_frame_whatever_the_canvas():
 
 def test_cost_never_rises(monkeypatch):
     """Of every member of a batch in every round, while noise and prior stay what they are."""
-    model, costs, step = model_of(), [], gauss_newton._step
+    model, costs, step = model_of(), [], gauss_newton._Problem.step
 
     def cost(data, weight, prior, at):
         squares = (weight * (data - model.apply(at)).square()).sum(dim=(-3, -2, -1))
         return (squares + at.dot(prior.precision(at))) / 2
 
-    def recorded(model, data, weight, prior, at, change, before):
-        there, seen, after = step(model, data, weight, prior, at, change, before)
-        costs.append((cost(data, weight, prior, at), cost(data, weight, prior, there)))
+    def recorded(problem, at, change, before):
+        there, seen, after = step(problem, at, change, before)
+        known = problem.data, problem.weight, problem.prior
+        costs.append((cost(*known, at), cost(*known, there)))
         torch.testing.assert_close(costs[-1][1], after)
         return there, seen, after
 
-    monkeypatch.setattr(gauss_newton, "_step", recorded)
+    monkeypatch.setattr(gauss_newton._Problem, "step", recorded)
     phi = torch.stack([leaves(1, 5.0), leaves(2, 0.1), torch.zeros(SIDE, SIDE).double()])
     finished(fit_object(model, *expose(model, phi, 1e4)))
     before, after = (torch.stack(values) for values in zip(*costs, strict=True))
@@ -207,11 +208,11 @@ def test_a_step_uphill_is_not_taken():
     data, weight = expose(model, torch.stack([leaves(1, 1.0), leaves(2, 1.0)]), 1e3)
     at, laws = model.zero((2,)), PowerLaws.start((2,), data)
     seen, prior = model.linearise(at), laws.prior(model)
-    right = gauss_newton._gradient(model, seen, data, weight, prior, at)
-    change = finished(solve_normal(model, seen, weight, prior, right, 8))
+    problem = gauss_newton._Problem(model=model, data=data, weight=weight, prior=prior)
+    change = finished(solve_normal(model, seen, weight, prior, problem.descent(at, seen), 8))
     one_way = change.add(change, torch.tensor([0.0, -2.0]))  # the second member goes backwards
-    before = gauss_newton._cost(data, weight, seen, prior, at)
-    there, _, after = gauss_newton._step(model, data, weight, prior, at, one_way, before)
+    before = problem.cost(at, seen)
+    there, _, after = problem.step(at, one_way, before)
     assert after[0] < before[0] and after[1] == before[1]
     assert there.maps[0].abs().max() > 0 and not there.maps[1].any()
 

@@ -18,7 +18,6 @@ from napari_cvdm.core.microscope import Microscope, OpticsError, check_defocus
 from napari_cvdm.core.plan import (
     count_planes,
     one_sided_warning,
-    position_warnings,
     z_step_warning,
 )
 from napari_cvdm.core.request import (
@@ -312,9 +311,8 @@ def test_a_z_step_of_the_file_that_differs_is_said_with_both_numbers(
 def test_a_z_axis_that_is_looped_over_says_nothing_of_the_planes() -> None:
     array = np.random.default_rng(0).random((3, 2, 20, 20))
     image = ImageStack(array=array, axes="ZPYX", place={"z_step_um": 0.3}, taken_for_planes="S")
-    assert not position_warnings(
-        ReconstructionRequest(image=image, model="m", defocus_um=(-1.0, 1.0))
-    )
+    request = ReconstructionRequest(image=image, model="m", defocus_um=(-1.0, 1.0))
+    assert not one_sided_warning(request) and not z_step_warning(request)
 
 
 @pytest.mark.parametrize(
@@ -351,7 +349,7 @@ def test_three_planes_without_noise_give_the_phase_that_two_give(method: UsTie |
     truth = weak_phase()
     for defocus_um in ((-1.0, 1.0), (-1.0, 0.0, 1.0), (-1.0, -0.5, 0.5, 1.0)):
         ratio = torch.from_numpy(intensities(defocus_um, 1.0))
-        found = finished(method.phase_of(ratio, defocus_um, MICROSCOPE)).numpy()
+        found = finished(method.phase_of(ratio, defocus_um, MICROSCOPE, 0.0)).numpy()
         assert np.abs(found - found.mean() - truth).max() < 0.1 * truth.max(), defocus_um
 
 

@@ -11,5 +11,10 @@ _ALL: tuple[Baseline, ...] = (PhasePhysics(), UsTie(), Wotf(), RichardsonLucy())
 BASELINES: dict[str, Baseline] = {method.name: method for method in _ALL}
 FITTING = {"phase-2shot": "phase-physics", "widefield-x2": "richardson-lucy"}
 """The method without a network that fits each task best, by name."""
+FIRST_LOOKS: dict[str, Baseline] = {
+    "phase-2shot": UsTie(iterations=1),
+    "widefield-x2": RichardsonLucy(iterations=1),
+}
+"""The fastest method of each task, to look at before a better answer is there."""
 
-__all__ = ["BASELINES", "FITTING", "Baseline"]
+__all__ = ["BASELINES", "FIRST_LOOKS", "FITTING", "Baseline"]

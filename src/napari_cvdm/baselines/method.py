@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from napari_cvdm.core.plan import Plan
+from napari_cvdm.core.request import RequestError
 from napari_cvdm.models.checkpoint import ModelCard
 from napari_cvdm.tasks import TASKS
 
@@ -50,7 +51,6 @@ class Baseline(ABC):
     name: ClassVar[str]
     title: ClassVar[str]
     task: ClassVar[str]
-    needed_optics: ClassVar[tuple[str, ...]]
     parameter: ClassVar[str]
     source: ClassVar[str]
     resolution: ClassVar[str]
@@ -61,11 +61,22 @@ class Baseline(ABC):
         """Solve one frame of shape (P, Y, X) with the optics of a plan."""
 
     def warnings(self, plan: Plan) -> tuple[str, ...]:
-        """One sentence for each setting of a request that the method cannot use.
-
-        Most methods have none.
-        """
+        """One sentence for each setting of a request that the method cannot use."""
         return ()
+
+    def check_count(self, counted: str, low: int, high: int) -> None:
+        """RequestError where a parameter that counts something is out of its range."""
+        count = getattr(self, counted)
+        if not low <= count <= high:
+            raise RequestError(
+                f"the {counted} of {self.name} are {count}; allowed is {low} to {high}. "
+                "Leave them out for the default."
+            )
+
+    @property
+    def needed_optics(self) -> tuple[str, ...]:
+        """Request fields without which a frame cannot be solved, those of the task."""
+        return TASKS[self.task].needed_optics
 
     @property
     def card(self) -> ModelCard:
@@ -102,6 +113,7 @@ class Baseline(ABC):
     @property
     def sha256(self) -> str:
         """A fingerprint of the method's name and parameters."""
+        # In the place of a model's weights: same fingerprint, same numbers.
         return hashlib.sha256(
             json.dumps([self.name, asdict(self)], sort_keys=True).encode()
         ).hexdigest()

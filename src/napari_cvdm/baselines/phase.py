@@ -6,7 +6,7 @@ The methods use the transport of intensity or the weak-object transfer function.
 from abc import abstractmethod
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -20,8 +20,8 @@ from napari_cvdm.core.result import name_stages
 from napari_cvdm.core.statistics import interior
 from napari_cvdm.physics.tie import (
     AUTHORS_REGULARISATION,
-    axial_difference,
     iterate_us_tie,
+    measure_transport,
     solve_wotf,
 )
 from napari_cvdm.tasks.defocused_planes import SortedPlanes, check_planes, usable_planes
@@ -37,12 +37,6 @@ MOST_ROUNDS = 1000
 @dataclass(frozen=True, kw_only=True)
 class _PhaseMethod(Baseline):
     task: ClassVar[str] = "phase-2shot"
-    needed_optics: ClassVar[tuple[str, ...]] = (
-        "pixel_um",
-        "wavelength_um",
-        "medium_index",
-        "defocus_um",
-    )
     parameter: ClassVar[str] = "regularisation"
     regularisation: float
 
@@ -60,36 +54,37 @@ class _PhaseMethod(Baseline):
         ratio: Tensor,
         defocus_um: Sequence[float],
         microscope: Microscope,
-        condenser_na: float = 0.0,
+        condenser_na: float,
     ) -> Generator[str, None, Tensor]:
         """Phase [rad] of planes over their background (P, Y, X)."""
 
     def solve(self, frame: np.ndarray, plan: Plan) -> Solving:
         """Phase [rad] of one frame, zero mean over the field."""
         planes = SortedPlanes.sort(frame, plan.positions_um, plan.background)
-        estimated: dict[str, Any] = {
-            "background": planes.levels_as_given,
-            "unmeasured_share": float((~np.isfinite(planes.ratio)).any(axis=0).mean()),
-        }
         phase = yield from name_stages(
             "solving",
             self.phase_of(
+                # A Fourier transform needs a number at every pixel: the blank field where none is.
                 torch.from_numpy(np.ascontiguousarray(planes.known)),
                 planes.defocus_um,
                 plan.microscope,
                 plan.condenser_na,
             ),
         )
-        estimated["planes"] = check_planes(
-            planes.frame,
-            planes.known,
-            planes.levels,
-            phase.numpy(),
-            register=plan.register,
-        ).as_mapping()
+        checks = check_planes(
+            planes.frame, planes.known, planes.levels, phase.numpy(), register=plan.register
+        )
+        # These methods have no weights: a pixel lost in one plane is lost.
         usable = usable_planes(planes.frame, planes.ratio).all(axis=0)
-        valid = usable & interior((frame.shape[1], frame.shape[2]), BORDER_PX)
-        return Answer(image=phase.numpy().astype(np.float32), valid=valid, estimated=estimated)
+        return Answer(
+            image=phase.numpy().astype(np.float32),
+            valid=usable & interior((frame.shape[1], frame.shape[2]), BORDER_PX),
+            estimated={
+                "background": planes.levels_as_given,
+                "unmeasured_share": planes.unmeasured_share,
+                "planes": checks.as_mapping(),
+            },
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,11 +117,7 @@ class UsTie(_PhaseMethod):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 1 <= self.iterations <= MOST_ROUNDS:
-            raise RequestError(
-                f"the iterations of {self.name} are {self.iterations}; "
-                f"allowed is 1 to {MOST_ROUNDS}. Leave them out for the default."
-            )
+        self.check_count("iterations", 1, MOST_ROUNDS)
 
     def warnings(self, plan: Plan) -> tuple[str, ...]:
         """Warn if the condenser is open: US-TIE assumes coherent light."""
@@ -143,16 +134,11 @@ class UsTie(_PhaseMethod):
         ratio: Tensor,
         defocus_um: Sequence[float],
         microscope: Microscope,
-        condenser_na: float = 0.0,
+        condenser_na: float,
     ) -> Generator[str, None, Tensor]:
-        """US-TIE from the mean of all planes and the slope of a line through them.
-
-        The mean is the intensity, and the slope is its derivative. The light is coherent.
-        """
-        slope = axial_difference(ratio, defocus_um)
-        return iterate_us_tie(
-            ratio.mean(dim=0), slope, microscope, self.regularisation, self.iterations
-        )
+        """US-TIE of the mean of all planes and the slope of a line through them, coherent."""
+        intensity, slope = measure_transport(ratio, defocus_um)
+        return iterate_us_tie(intensity, slope, microscope, self.regularisation, self.iterations)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,10 +168,10 @@ class Wotf(_PhaseMethod):
         ratio: Tensor,
         defocus_um: Sequence[float],
         microscope: Microscope,
-        condenser_na: float = 0.0,
+        condenser_na: float,
     ) -> Generator[str, None, Tensor]:
         """Least squares over all planes, absorption told from phase; one step."""
-        yield ""
+        yield ""  # one step, which needs no name of its own
         return solve_wotf(ratio - 1, defocus_um, microscope, self.regularisation, condenser_na)
 
 
@@ -207,12 +193,6 @@ class PhasePhysics(Baseline):
     name: ClassVar[str] = "phase-physics"
     title: ClassVar[str] = "Phase by inverting the whole image formation"
     task: ClassVar[str] = "phase-2shot"
-    needed_optics: ClassVar[tuple[str, ...]] = (
-        "pixel_um",
-        "wavelength_um",
-        "medium_index",
-        "defocus_um",
-    )
     parameter: ClassVar[str] = "draws"
     source: ClassVar[str] = "Gauss-Newton with conjugate gradients, see docs/symbols.md"
     resolution: ClassVar[str] = "that of the objective, as far as the photons carry"
@@ -223,11 +203,7 @@ class PhasePhysics(Baseline):
     draws: int = 8
 
     def __post_init__(self) -> None:
-        if not 2 <= self.draws <= MOST_DRAWS:
-            raise RequestError(
-                f"the draws of {self.name} are {self.draws}; allowed is 2 to {MOST_DRAWS}. "
-                "Leave them out for the default."
-            )
+        self.check_count("draws", 2, MOST_DRAWS)
 
     def solve(self, frame: np.ndarray, plan: Plan) -> Solving:
         """Invert one frame of any number of planes.
@@ -241,6 +217,7 @@ class PhasePhysics(Baseline):
         return Answer(
             image=prepared.estimate,
             valid=prepared.kept(prepared.valid),
+            # Independent draws, unlike the opposite pairs of samples of a network.
             variance=spread.var(axis=0, ddof=1).astype(np.float32),
             estimated=prepared.estimated,
         )

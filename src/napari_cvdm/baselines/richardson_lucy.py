@@ -3,7 +3,7 @@
 from collections.abc import Generator
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from torch import Tensor
@@ -11,15 +11,14 @@ from torch import Tensor
 from napari_cvdm.baselines.method import Answer, Baseline, Solving
 from napari_cvdm.core.intensity import IntensityScale, fill_unmeasured, measured_pixels
 from napari_cvdm.core.plan import Plan
-from napari_cvdm.core.request import RequestError
 from napari_cvdm.core.statistics import interior
-from napari_cvdm.physics.camera import photon_transfer
 from napari_cvdm.tasks.deconvolved import Deconvolution, chi_squared, estimate_lens, find_lens
-from napari_cvdm.tasks.fluorescence import WidefieldX2, above_dark
+from napari_cvdm.tasks.fluorescence import WidefieldX2, above_dark, measure_camera
 from napari_cvdm.tasks.task import BORDER_PX, saturated
 
 MOST_ITERATIONS = 100
 LARGEST_ITERATIONS = 1000
+# About even in the logarithm, since late steps change little.
 CHECKED_AFTER = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 100, 150, 220, 330, 500, 700)
 SETTLED = 0.99  # chi^2 that falls by less than one percent has stopped falling
 
@@ -41,7 +40,6 @@ class RichardsonLucy(Baseline):
     name: ClassVar[str] = "richardson-lucy"
     title: ClassVar[str] = "Deconvolution of one widefield fluorescence image by Richardson-Lucy"
     task: ClassVar[str] = "widefield-x2"
-    needed_optics: ClassVar[tuple[str, ...]] = ("pixel_um",)
     parameter: ClassVar[str] = "iterations"
     source: ClassVar[str] = (
         "Richardson, J. Opt. Soc. Am. 62, 55 (1972); Lucy, Astron. J. 79, 745 (1974); "
@@ -57,11 +55,7 @@ class RichardsonLucy(Baseline):
     iterations: int = MOST_ITERATIONS
 
     def __post_init__(self) -> None:
-        if not 1 <= self.iterations <= LARGEST_ITERATIONS:
-            raise RequestError(
-                f"the iterations of {self.name} are {self.iterations}; "
-                f"allowed is 1 to {LARGEST_ITERATIONS}. Leave them out for the default."
-            )
+        self.check_count("iterations", 1, LARGEST_ITERATIONS)
 
     def solve(self, frame: np.ndarray, plan: Plan) -> Solving:
         """Deconvolve one frame (1, Y, X)."""
@@ -69,21 +63,19 @@ class RichardsonLucy(Baseline):
         yield "computing the PSF"
         seen = np.where(measured_pixels(frame[0]), frame[0], np.nan)
         counts, level = above_dark(seen, plan.background)
-        known = fill_unmeasured(counts)
-        lens = find_lens(plan, task.upsampling) or estimate_lens([known], task.upsampling)
-        usable = ~saturated(frame) & np.isfinite(counts)
-        camera = photon_transfer(known - level, usable)
+        lens = find_lens(plan, task.upsampling) or estimate_lens(
+            [fill_unmeasured(counts)], task.upsampling
+        )
+        camera = measure_camera(frame, counts, level)
         problem = Deconvolution.of_frame(
             counts - level, lens, camera, IntensityScale.fit(counts, level).scale, task.upsampling
         )
-        valid = interior(counts.shape, BORDER_PX) & usable
+        valid = interior(counts.shape, BORDER_PX) & ~saturated(frame) & np.isfinite(counts)
         canvas, chi, used = yield from _until_only_noise_is_left(problem, valid, self.iterations)
-        found: dict[str, Any] = {
+        found: dict[str, object] = {
             "dark_level": level,
             "read_variance": camera.read_variance,
             "counts_per_electron": camera.gain,
-        }
-        found |= {
             "cutoff_px": lens.cutoff_px,
             "optics": lens.source,
             "unmeasured_share": float((~np.isfinite(counts)).mean()),

@@ -23,14 +23,9 @@ class DeviceError(ValueError):
 
 def available_devices() -> tuple[str, ...]:
     """Names that `pick_device` accepts on this machine, best first; ``cpu`` is always included."""
-    names = (
-        [f"cuda:{index}" for index in range(torch.cuda.device_count())]
-        if torch.cuda.is_available()
-        else []
-    )
-    if torch.backends.mps.is_available():
-        names.append("mps")
-    return (*names, "cpu")
+    gpus = range(torch.cuda.device_count() if torch.cuda.is_available() else 0)
+    mps = ("mps",) if torch.backends.mps.is_available() else ()
+    return (*(f"cuda:{index}" for index in gpus), *mps, "cpu")
 
 
 def pick_device(name: str) -> torch.device:
@@ -63,16 +58,11 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
 
 
 def to_device(pixels: np.ndarray, device: torch.device) -> Tensor:
-    """Copy pixels to a device.
-
-    A copy to a GPU uses pinned memory, so that it runs while the GPU computes.
-    """
+    """Copy pixels to a device; to a GPU from pinned memory, so that it computes meanwhile."""
     tensor = torch.from_numpy(pixels)
-    return (
-        tensor.pin_memory().to(device, non_blocking=True)
-        if device.type == "cuda"
-        else tensor.to(device)
-    )
+    if device.type == "cuda":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
 
 
 def prefers_sequential(device: torch.device) -> bool:
@@ -80,6 +70,7 @@ def prefers_sequential(device: torch.device) -> bool:
 
     This is so on a CPU. One by one, each image gives the same bytes whatever else is computed.
     """
+    # A batch of float32 images leaves a CPU's cache, and each image takes longer.
     return device.type == "cpu"
 
 
@@ -91,10 +82,7 @@ def out_of_memory(error: BaseException) -> bool:
 
 
 def accelerator_lost(error: BaseException) -> bool:
-    """Whether an error says that the accelerator failed during work.
-
-    CUDA does not recover from that within the same process.
-    """
+    """Whether the accelerator failed, which CUDA does not recover from in the same process."""
     return isinstance(error, torch.AcceleratorError) or str(error).startswith("CUDA error")
 
 
@@ -115,6 +103,7 @@ def seconds_of(device: torch.device, work: Callable[[], object]) -> float:
         elif device.type == "mps":
             torch.mps.synchronize()
 
+    # A GPU runs behind: without this, only its launches would be timed.
     wait()
     started = time.perf_counter()
     work()

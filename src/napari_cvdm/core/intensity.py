@@ -15,15 +15,15 @@ from scipy.ndimage import (
     label,
 )
 
-BRIGHT_PERCENTILE = 99.8
-FEWEST_CLIPPED = 20
+BRIGHT_PERCENTILE = 99.8  # not the maximum, which one hot pixel decides
+FEWEST_CLIPPED = 20  # pixels at the top value: fewer may have it by chance
 PILE = 4  # times as many pixels at the top value as one below
-BRIGHT = 1.1
-CAMERA_TOPS = (255, 65535)
+BRIGHT = 1.1  # times the median: an even field piles up at its own level, uncut
+CAMERA_TOPS = (255, 65535)  # of 8 and 16 bits: floats no longer tell which they were
 DARK_PERCENTILE = 1.0
 NOISE_FLOOR = 12.0
 LARGEST_SUBSET = 4_000_000
-MAD_TO_SIGMA = 1.4826
+MAD_TO_SIGMA = 1.4826  # of a normal distribution: 1 / Phi^-1(3/4)
 # Zeros that nobody measured lie far below the darkest pixels that were measured. They are a border
 # with straight edges, as of an image that was moved, or rectangles.
 BLOCK_PX, EDGE_PX, STRAIGHT_PX = 5, 2, 3
@@ -60,12 +60,8 @@ def measured_pixels(plane: np.ndarray) -> np.ndarray:
 def measured_box(rows: np.ndarray, columns: np.ndarray, count: int) -> tuple[slice, slice] | None:
     """Rows and columns of a plane that hold all but a border of zeros; None without a border.
 
-    Parameters
-    ----------
-    rows, columns : ndarray of bool
-        Which of them hold a pixel that is not zero.
-    count : int
-        Such pixels in the plane. Hardly any zero may lie between them.
+    `rows` and `columns` say which of them hold a pixel that is not zero. `count` is the number of
+    such pixels in the plane: hardly any zero may lie between them.
     """
     (seen_rows,), (seen_columns,) = rows.nonzero(), columns.nonzero()
     if not count or count < LEAST_INSIDE * len(rows) * len(columns):
@@ -81,10 +77,7 @@ def measured_box(rows: np.ndarray, columns: np.ndarray, count: int) -> tuple[sli
 
 
 def without_edge(box: tuple[slice, slice], shape: tuple[int, ...]) -> tuple[slice, slice]:
-    """The box without the pixels beside its border.
-
-    Where an image was moved, these lie between zero and what was measured.
-    """
+    """The box without the pixels beside its border, which mix zero and image where it was moved."""
     rows, columns = (
         slice(
             one.start + EDGE_PX * (one.start > 0),
@@ -142,10 +135,7 @@ def _empty_rectangles(zero: np.ndarray) -> np.ndarray:
 
 
 def fill_unmeasured(image: np.ndarray) -> np.ndarray:
-    """An image (Y, X) whose pixels that are NaN have the value of the nearest one that is not.
-
-    It is zero where no pixel is known.
-    """
+    """An image (Y, X) with the nearest known value for NaN; zero where no pixel is known."""
     unknown = ~np.isfinite(image)
     if unknown.all():
         return np.zeros_like(image)
@@ -170,12 +160,10 @@ def noise_sigma(image: np.ndarray) -> float:
 def checkerboard_sigma(
     top_left: np.ndarray, bottom_left: np.ndarray, top_right: np.ndarray, bottom_right: np.ndarray
 ) -> float:
-    """Standard deviation of the noise from the four corners of 2 x 2 patches.
-
-    It is the MAD of a - b - c + d, over 2. All arrays have one shape.
-    """
+    """Standard deviation of the noise, MAD(a - b - c + d) / 2 of the corners of 2 x 2 patches."""
     sizes = np.abs(top_left - bottom_left - top_right + bottom_right)
     known = sizes[np.isfinite(sizes)]
+    # Four independent pixels give the difference twice the deviation of one.
     return MAD_TO_SIGMA * grouped_median(known) / 2 if known.size else 0.0
 
 
@@ -190,6 +178,7 @@ def grouped_median(sizes: np.ndarray) -> float:
     index = int(np.searchsorted(below + counts, sizes.size / 2))
     if counts[index] == 1 or len(levels) == 1:
         return float(np.median(sizes))
+    # Counts over a gain are multiples of it, so the step need not be 1.
     step = float(np.diff(levels).min())
     low, high = max(0.0, levels[index] - step / 2), levels[index] + step / 2
     return float(low + (high - low) * (sizes.size / 2 - below[index]) / counts[index])
@@ -230,11 +219,7 @@ def unclipped_mean(sample: np.ndarray, mean: float) -> float:
 
 
 def dark_level(counts: np.ndarray) -> float:
-    """First percentile of an image [counts].
-
-    A field that is not full of structure shows this level where there is no structure. Pixels that
-    are NaN do not count.
-    """
+    """First percentile of an image [counts], the level where it has no structure; without NaN."""
     known = counts[np.isfinite(counts)]
     return float(np.percentile(known, DARK_PERCENTILE)) if known.size else 0.0
 
@@ -272,17 +257,10 @@ class IntensityScale:
 
     @classmethod
     def of_statistics(cls, bright: float, noise: float, offset: float) -> "IntensityScale":
-        """Scale of an image that is not in memory, from its numbers [counts].
-
-        The numbers are the bright percentile, the standard deviation of the noise and the offset.
-        """
+        """Scale from the bright percentile, the deviation of the noise and the offset [counts]."""
         scale = max(bright - offset, NOISE_FLOOR * noise)
         return cls(offset=offset, scale=scale if scale > 0 else 1.0)
 
     def apply(self, counts: np.ndarray) -> np.ndarray:
         """Counts to network units, float32."""
         return ((counts - self.offset) / self.scale).astype(np.float32)
-
-    def undo(self, values: np.ndarray) -> np.ndarray:
-        """Network units to counts, float32."""
-        return (values * self.scale + self.offset).astype(np.float32)

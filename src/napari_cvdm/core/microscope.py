@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from itertools import pairwise
 from math import isfinite
 
+# Wide enough for any light microscope; values in nanometres or metres fall outside.
 WAVELENGTH_RANGE_UM = (0.2, 2.0)
 PIXEL_RANGE_UM = (0.005, 20.0)
 INDEX_RANGE = (1.0, 2.0)
 DEFOCUS_LIMIT_UM = 250.0
 SMALLEST_DISTANCE_UM = 0.001
 FEWEST_PLANES = 2
-HIGHEST_CONDENSER_NA = 1.6
+HIGHEST_CONDENSER_NA = 1.6  # above that of any oil condenser
 PIXEL_ADVICE = "Give the pixel size in the sample, in micrometres (65 nm is 0.065)."
 NA_ADVICE = "NA cannot exceed the refractive index: raise medium_index (oil 1.518) or lower na."
 CONDENSER_ADVICE = (
@@ -66,6 +67,7 @@ class Microscope:
             ("medium_index", INDEX_RANGE, "Air is 1.0, water 1.333, oil 1.518."),
         ):
             _check_range(name, getattr(self, name), allowed, advice)
+        # NA = n sin(theta), so it is never above the index.
         if self.na is not None:
             _check_range("na", self.na, (0.01, self.medium_index), NA_ADVICE)
 
@@ -81,6 +83,7 @@ def check_optics(
 
     Without an index, NA may be as large as any index.
     """
+    # Any value in its range stands for one that is not known.
     Microscope(
         pixel_um=0.1 if pixel_um is None else pixel_um,
         wavelength_um=0.5 if wavelength_um is None else wavelength_um,
@@ -102,12 +105,8 @@ def check_condenser(condenser_na: float, medium_index: float | None) -> None:
 def check_defocus(values: Sequence[float]) -> tuple[float, ...]:
     """Check the signed positions of two or more planes [um], and return them.
 
-    Positive is away from the source, toward the objective.
-
-    Raises
-    ------
-    OpticsError
-        Fewer than two values, two values closer than 1 nm, or one beyond +-250 um.
+    Positive is away from the source, toward the objective. OpticsError for fewer than two values,
+    two values closer than 1 nm, or one beyond +-250 um.
     """
     if len(values) < FEWEST_PLANES:
         given = f"{len(values)} value{'' if len(values) == 1 else 's'}"

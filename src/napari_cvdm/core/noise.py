@@ -23,15 +23,8 @@ def noise_field(
 ) -> np.ndarray:
     """Standard normal noise on a window (Y, X) of the plane, float32.
 
-    Parameters
-    ----------
-    shape : tuple of int
-    seed : int
-        0 to 2**63 - 1.
-    sample, step : int
-        Which posterior sample and which step of the sampler, 0 to 2**32 - 1.
-    origin : tuple of int
-        Absolute row and column of the window's first pixel.
+    `seed` is 0 to 2**63 - 1. `sample` and `step` of the sampler are 0 to 2**32 - 1. `origin` is the
+    absolute row and column of the window's first pixel.
     """
     top, left = origin
     first_row, first_column = top // BLOCK, left // BLOCK

@@ -3,57 +3,30 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 
 from napari_cvdm.core.microscope import Microscope, OpticsError
-from napari_cvdm.core.request import OPTICS, ImageStack, MeasuredPsf, Sampler
+from napari_cvdm.core.request import (
+    OPTICS,
+    ImageStack,
+    MeasuredPsf,
+    ReconstructionRequest,
+    Sampler,
+)
 
 STEP_TOLERANCE = 0.05  # of the z step that a file states
-
-
-class StatedOptics(Protocol):
-    """The optics of an image as far as they are known: a plan, or a request before it runs."""
-
-    @property
-    def image(self) -> ImageStack:
-        """The image."""
-
-    @property
-    def pixel_um(self) -> float | None:
-        """Pixel size in the sample [um]."""
-
-    @property
-    def wavelength_um(self) -> float | None:
-        """Vacuum wavelength [um]."""
-
-    @property
-    def medium_index(self) -> float | None:
-        """Refractive index."""
-
-    @property
-    def na(self) -> float | None:
-        """Numerical aperture of detection."""
-
-    @property
-    def defocus_um(self) -> tuple[float, ...] | None:
-        """Positions of the planes [um]."""
-
-    @property
-    def psf(self) -> MeasuredPsf | None:
-        """Measured PSF."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Plan:
     """A resolved request; `napari_cvdm.reconstruction.plan.resolve` makes it.
 
-    Nothing below reads the request again.
+    Nothing below reads the request again. What is not listed is as in `ReconstructionRequest`.
 
     Parameters
     ----------
-    image : ImageStack
     pixel_um : float
         Pixel size in the sample [um].
     wavelength_um, medium_index, na : float, optional
@@ -62,18 +35,10 @@ class Plan:
         Signed positions of the planes [um]; None for fluorescence.
     condenser_na : float
         Of the illumination; 0 is coherent.
-    background : {"auto", "none"} or ndarray of shape (Y, X) or (P, Y, X)
-    psf : MeasuredPsf, optional
     register : bool
         Whether to look for a shift between the planes.
-    region : tuple of int, optional
-        (top, bottom, left, right) in input pixels; None for all.
-    samples, steps, seed, tile, schedule_points : int
-    sampler : str
     device : str
         A device that this machine has, such as ``cuda:0``.
-    precision : {"fp32", "bf16"}
-    keep_samples : bool
     settings : mapping
         Every setting by the name of the request, for the provenance.
     """
@@ -102,13 +67,7 @@ class Plan:
 
     @property
     def microscope(self) -> Microscope:
-        """Optics of the planes of a phase.
-
-        Raises
-        ------
-        OpticsError
-            Wavelength or index are not known.
-        """
+        """Optics of the planes of a phase; OpticsError where wavelength or index is not known."""
         if self.wavelength_um is None or self.medium_index is None:
             raise OpticsError("wavelength_um and medium_index are needed.")
         return Microscope(
@@ -133,6 +92,10 @@ class Plan:
         return slice(top, bottom), slice(left, right)
 
 
+StatedOptics = Plan | ReconstructionRequest
+"""The optics of an image as far as they are known: of a plan, or of a request before it runs."""
+
+
 def count_planes(fewest: int, defocus_um: Sequence[float] | None) -> int:
     """Planes of one frame: as many as there are positions, if the task takes two or more.
 
@@ -146,14 +109,13 @@ TYPED = "typed"
 
 def optics_origins(optics: StatedOptics) -> dict[str, str]:
     """Where each known value of optics comes from: a place in the file, or `TYPED`."""
-    known = {name: getattr(optics, name) for name in OPTICS}
-    return {
-        name: (optics.image.origin(name) or optics.image.source)
-        if value == optics.image.states(name)
-        else TYPED
-        for name, value in known.items()
-        if value is not None
-    }
+    origins, image = {}, optics.image
+    for name in OPTICS:
+        value = getattr(optics, name)
+        if value is not None:
+            stated = value == image.states(name)
+            origins[name] = (image.origin(name) or image.source) if stated else TYPED
+    return origins
 
 
 def file_warnings(optics: StatedOptics) -> tuple[str, ...]:
@@ -164,6 +126,7 @@ def file_warnings(optics: StatedOptics) -> tuple[str, ...]:
         used, stated = getattr(optics, name), image.states(name)
         if used is None:
             continue
+        # The origin then says why the pixel size of the file was not taken.
         if stated is None and name == "pixel_um" and image.origin(name):
             sentences.append(f"{image.origin(name)}; {name} is {used:g}, as was typed.")
         elif stated is not None and abs(used - stated) > STEP_TOLERANCE * stated:
@@ -175,14 +138,10 @@ def file_warnings(optics: StatedOptics) -> tuple[str, ...]:
     return tuple(sentences)
 
 
-def position_warnings(optics: StatedOptics) -> tuple[str, ...]:
-    """All sentences about the positions of the planes; empty if nothing is wrong."""
-    return (*one_sided_warning(optics), *z_step_warning(optics))
-
-
 def one_sided_warning(optics: StatedOptics) -> tuple[str, ...]:
     """Warn if all planes lie on one side of focus."""
     positions = optics.defocus_um
+    # The phase transfer 2 sin(chi) is odd in z, that of absorption, 2 cos(chi), even.
     if positions is None or min(positions) <= 0 <= max(positions):
         return ()
     return (

@@ -25,7 +25,7 @@ SMALLEST_REGION_PX = 16
 SMALLEST_PSF_PX = 5
 SAMPLERS = ("sde-2m", "ode-2m", "ddim", "ancestral")
 Sampler = Literal["sde-2m", "ode-2m", "ddim", "ancestral"]
-IMAGE_ROLE = re.compile(r"image(?:[2-9]|[1-9]\d+)?")
+IMAGE_ROLE = re.compile(r"image(?:[2-9]|[1-9]\d+)?")  # "image1" would be a second name of "image"
 PRECISIONS = ("fp32", "bf16", "auto")
 Precision = Literal["fp32", "bf16", "auto"]
 ALIGNMENTS = ("off", "auto")
@@ -34,11 +34,6 @@ Align = Literal["off", "auto"]
 
 class RequestError(ValueError):
     """A request that cannot be carried out: what was given, what is allowed, what to try."""
-
-
-def _check_count(name: str, value: int, low: int, high: int, advice: str) -> None:
-    if not low <= value <= high:
-        raise RequestError(f"{name} is {value}; allowed is {low} to {high}. {advice}")
 
 
 def _check_region(region: tuple[int, int, int, int], image: "ImageStack") -> None:
@@ -127,6 +122,7 @@ class ImageStack:
         """A value of optics as the file states it for its kind of image; None if it does not."""
         if name == "pixel_um":
             return self.pixel_um
+        # Of defocused planes, the emission and the immersion say nothing about lamp and medium.
         other = None if self.planes else self.metadata.get(OF_FLUORESCENCE.get(name, ""))
         return self.metadata.get(name, other)
 
@@ -314,24 +310,24 @@ class ReconstructionRequest:
     region: tuple[int, int, int, int] | None = None
 
     def __post_init__(self) -> None:
-        _check_count("samples", self.samples, 1, 1024, "8 is a good start; 16 for reports.")
-        _check_count("steps", self.steps, 1, 1000, f"{STEPS} is a good start for sde-2m.")
-        _check_count(
-            "tile", self.tile, 16, 65536, "512 is a good start; smaller needs less memory."
-        )
-        _check_count(
-            "schedule_points", self.schedule_points, 0, 1000, "11 shows the schedule well."
-        )
-        _check_count("seed", self.seed, 0, 2**63 - 1, "Any whole number in that range will do.")
-        for name, value, allowed, advice in (
-            ("sampler", self.sampler, SAMPLERS, ""),
-            ("precision", self.precision, PRECISIONS, ""),
-            ("align", self.align, ALIGNMENTS, " auto looks for a shift between the planes."),
+        for name, low, high, advice in (
+            ("samples", 1, 1024, "8 is a good start; 16 for reports."),
+            ("steps", 1, 1000, f"{STEPS} is a good start for sde-2m."),
+            ("tile", 16, 65536, "512 is a good start; smaller needs less memory."),
+            ("schedule_points", 0, 1000, "11 shows the schedule well."),
+            ("seed", 0, 2**63 - 1, "Any whole number in that range will do."),
         ):
-            if value not in allowed:
-                raise RequestError(
-                    f"{name} is {value!r}; allowed are {', '.join(allowed)}.{advice}"
-                )
+            count = getattr(self, name)
+            if not low <= count <= high:
+                raise RequestError(f"{name} is {count}; allowed is {low} to {high}. {advice}")
+        for name, allowed, advice in (
+            ("sampler", SAMPLERS, ""),
+            ("precision", PRECISIONS, ""),
+            ("align", ALIGNMENTS, " auto looks for a shift between the planes."),
+        ):
+            word = getattr(self, name)
+            if word not in allowed:
+                raise RequestError(f"{name} is {word!r}; allowed are {', '.join(allowed)}.{advice}")
         if isinstance(self.background, str) and self.background not in ("auto", "none"):
             raise RequestError(
                 f"background is {self.background!r}; allowed are auto, none or an image."
@@ -357,10 +353,7 @@ class ReconstructionRequest:
     def optics_value(self, name: str) -> float:
         """The optics value `name`, from the request or else from the image.
 
-        Raises
-        ------
-        OpticsError
-            Neither says it; the message names the option to give.
+        OpticsError where neither says it; the message names the option to give.
         """
         given = self.known_optics(name)
         if given is None:
@@ -400,6 +393,7 @@ def command_words(request: ReconstructionRequest, paths: Mapping[str, str], out:
 
 
 def _words(value: object) -> list[str]:
+    # A flag has no value: its name alone means True.
     if isinstance(value, bool):
         return []
     if isinstance(value, tuple):

@@ -36,6 +36,7 @@ Made = TypeVar("Made")
 
 def finished(steps: Generator[object, Any, Result]) -> Result:
     """Carry long work out to its end without showing its progress, and return what comes of it."""
+    # A for loop would drop what the generator returns.
     while True:
         try:
             next(steps)
@@ -72,14 +73,15 @@ class Stop(Enum):
 class FrameView:
     """The current state of one frame.
 
-    It is the mean and variance of the finished samples, or the first sample while it is made.
+    It is the mean and variance of the finished samples, or the first sample while it is made, or
+    the answer of a fast classical method before.
 
     Parameters
     ----------
     index : tuple of int
         Of the frame, along the axes that are looped over.
     samples : int
-        Samples that are finished; 0 while the first is in the making.
+        Samples that are finished; 0 before the first is.
     mean, variance, rate : ndarray of shape (Y, X), float32
         As in `Reconstruction`; the variance is zero with fewer than two samples.
     valid : ndarray of shape (Y, X), bool
@@ -261,6 +263,7 @@ class ForwardCheck:
         return (
             self.chi2 is not None
             and self.estimate_chi2 is not None
+            # Below 1 an estimate fits noise, which is no merit.
             and self.chi2 > WORSE * max(self.estimate_chi2, 1.0)
         )
 
@@ -360,4 +363,5 @@ def compute_half_width(calibration: Mapping[str, Any], std: np.ndarray) -> np.nd
 
 
 def _listed(values: np.ndarray) -> object:
+    # JSON has no NaN.
     return np.where(np.isnan(values), None, values.astype(object)).tolist()  # type: ignore[call-overload]

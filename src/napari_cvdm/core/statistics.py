@@ -110,6 +110,7 @@ class RunningMoments:
         mean = self.mean.astype(np.float64)
         squares = self.variance.astype(np.float64) * max(0, self.count - 1)
         self.count += 1
+        # Differences from the running mean do not cancel, as sums of squares would.
         difference = image - mean
         mean = mean + difference / self.count
         squares = squares + difference * (image - mean)

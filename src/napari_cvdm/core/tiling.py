@@ -173,19 +173,13 @@ class BlockPlan:
             )
 
     def reach(self, axis: int) -> int:
-        """Extent of every window along an axis.
-
-        It is the image's extent, or block and halos and what the image has beyond a multiple of
-        BLOCK_STEP_PX.
-        """
+        """Extent of every window along an axis: block, halos and remainder, or the whole image."""
         size = self.shape[axis]
+        # The remainder lets the last window, moved inward, start on the grid, too.
         return min(size, self.block + 2 * self.halo + size % BLOCK_STEP_PX)
 
     def spans(self, axis: int) -> tuple[Span, ...]:
-        """Reads and writes along one axis.
-
-        All windows are equally wide. Those at the image's edges are moved inward.
-        """
+        """Reads and writes along one axis, in equal windows, moved inward at the image's edges."""
         size, reach = self.shape[axis], self.reach(axis)
         starts = range(0, size, self.block)
         firsts = [max(0, min(start - self.halo, size - reach)) for start in starts]
@@ -215,6 +209,7 @@ class BlockPlan:
     def chunk(self, factor: int) -> int:
         """Side of a chunk of an output `factor` times finer; a job writes whole chunks."""
         side = self.block * factor
+        # A chunk that divides the block is written by one job alone.
         return next(
             side // parts
             for parts in range(1, side + 1)

@@ -49,11 +49,13 @@ class LossTerms:
     @property
     def schedule(self) -> Tensor:
         """Loss of the schedule: noise + 2 prior + 2 smoothness (the paper's weights)."""
+        # Without L_gamma, gamma would fall at once: pure noise is easiest to predict.
         return self.noise + PRIOR_WEIGHT * self.prior + SMOOTHNESS_WEIGHT * self.smoothness
 
 
 def prior_divergence(target: Tensor, neg_log_gamma_at_end: Tensor) -> Tensor:
     """KL(N(a y, s^2) || N(0, 1)) = 1/2 mean(gamma y^2 - gamma - log(1 - gamma)), gamma at t = 1."""
+    # The official code has the two distributions the other way round.
     gamma = torch.exp(-neg_log_gamma_at_end)
     return (gamma * target.square() - gamma - torch.log1p(-gamma)).mean() / 2
 
@@ -79,21 +81,8 @@ def cvdm_loss(
 ) -> LossTerms:
     """All loss terms of one batch.
 
-    Parameters
-    ----------
-    network : callable
-        (noisy, neg_log_gamma) -> output.
-    rate : Tensor of shape (B, 1, Y, X)
-        lambda(x).
-    clock : callable
-        t -> T, T', T''.
-    target : Tensor of shape (B, 1, Y, X)
-        Centred and scaled.
-    times : Tensor of shape (B, 1, 1, 1), in (0, 1)
-    noise : Tensor of shape (B, 1, Y, X)
-        Standard normal.
-    alpha : float
-        Weight of L_gamma (1e-3 in the paper).
+    `rate` is lambda(x), `target` is centred and scaled, and `noise` is standard normal, all (B, 1,
+    Y, X). `times` (B, 1, 1, 1) lie in (0, 1). `alpha` is the weight of L_gamma (1e-3 in the paper).
     """
     value, speed, acceleration = clock(times)
     neg_log_gamma = rate * value
@@ -116,4 +105,5 @@ def stratified_times(batch: int, generator: torch.Generator) -> Tensor:
     """
     offsets = torch.rand(batch, generator=generator)
     times = (torch.arange(batch) + offsets) / batch
+    # At t = 0 there is no noise, and log(a / s) is infinite.
     return times.clamp(1e-5, 1 - 1e-5)[:, None, None, None]

@@ -40,6 +40,7 @@ def add_noise(target: Tensor, neg_log_gamma: Tensor, noise: Tensor) -> Tensor:
 
 def noise_from_clean(noisy: Tensor, clean: Tensor, neg_log_gamma: Tensor) -> Tensor:
     """eps = (z - a x) / s."""
+    # s > 0: no clock value of a sampler is 0.
     return (noisy - signal_level(neg_log_gamma) * clean) / noise_level(neg_log_gamma)
 
 
@@ -91,6 +92,7 @@ class Noise:
 
     def clean(self, noisy: Tensor, output: Tensor, neg_log_gamma: Tensor) -> Tensor:
         """x = (z - s eps) / a; it amplifies errors by 1 / a at the start."""
+        # a > 0: the rate is bounded, see `models.schedule.RATE_MAX`.
         return (noisy - noise_level(neg_log_gamma) * output) / signal_level(neg_log_gamma)
 
     def noise_error(self, error: Tensor, neg_log_gamma: Tensor) -> Tensor:

@@ -38,8 +38,11 @@ Sampling = Generator[Tensor, None, Tensor]
 Queries = Generator[tuple[Tensor, Tensor], Tensor, None]
 """Yields what the denoiser takes, and is sent the clean estimate: once for each clock value."""
 
-Update = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Callable[[], Tensor]], Tensor]
-"""(noisy, clean, n_r, n_t, h, () -> fresh noise) -> noisy at t."""
+Fresh = Callable[[], Tensor]
+"""() -> fresh noise, which a deterministic sampler does not ask for."""
+
+Update = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Fresh], Tensor]
+"""(noisy, clean, n_r, n_t, h, fresh noise) -> noisy at t."""
 
 LAST_HALF_LOG_SNR = 2.8
 
@@ -59,27 +62,22 @@ class Sampler(Protocol):
 
 
 def clock_grid(rate: float, evaluations: int, last: float = LAST_HALF_LOG_SNR) -> tuple[float, ...]:
-    """Falling clock values, uniform in the half log-SNR of one (the median) rate.
+    """Falling clock values from T = 1 to T(last), uniform in the half log-SNR of one rate.
 
     Parameters
     ----------
     rate : float
-        The rate lambda that sets the spacing, > 0; one grid serves all pixels.
+        The rate lambda that sets the spacing, > 0, the median; one grid serves all pixels.
     evaluations : int
         N >= 1 points.
     last : float
         Half log-SNR of the last evaluation. 2.8 leaves 6 % of the target's scale as noise. A much
         larger value leaves less noise, but costs accuracy at the earlier points.
-
-    Returns
-    -------
-    tuple of float
-        From T = 1 down to T(last).
     """
     start = half_log_snr(torch.tensor(rate, dtype=torch.float64))
     levels = torch.linspace(float(start), last, evaluations, dtype=torch.float64)
     grid = neg_log_gamma_at(levels) / rate
-    return (1.0, *grid[1:].tolist())
+    return (1.0, *grid[1:].tolist())  # the first is 1 but for rounding
 
 
 def uniform_time_grid(
@@ -109,7 +107,7 @@ def _sample(
     for number in range(len(clocks)):
         clean = denoise(*query) if first is None or number else first
         yield clean
-        query = next_query(queries, clean) or query
+        query = next_query(queries, clean) or query  # none follows the last
     return clean
 
 
@@ -139,18 +137,13 @@ def _query(
             if before is not None:  # D of DPM-Solver++(2M), arXiv 2211.01095, algorithm 2
                 direction = torch.addcmul(clean, step / (2 * before[1]), clean - before[0])
             before = clean, step
-        fresh = partial(noise, index)
+        fresh = partial(noise, index)  # not drawn here: deterministic updates ask for none
         noisy = update(noisy, direction, rate * now, rate * later, step, fresh)
         clean = yield noisy, rate * later
 
 
 def _sde_dpm_solver_2m(
-    noisy: Tensor,
-    clean: Tensor,
-    now: Tensor,
-    later: Tensor,
-    step: Tensor,
-    noise: Callable[[], Tensor],
+    noisy: Tensor, clean: Tensor, now: Tensor, later: Tensor, step: Tensor, noise: Fresh
 ) -> Tensor:
     """SDE-DPM-Solver++(2M), the default: second order, stochastic (arXiv 2211.01095, eq. 23).
 
@@ -162,12 +155,7 @@ def _sde_dpm_solver_2m(
 
 
 def _ode_dpm_solver_2m(
-    noisy: Tensor,
-    clean: Tensor,
-    now: Tensor,
-    later: Tensor,
-    step: Tensor,
-    noise: Callable[[], Tensor],
+    noisy: Tensor, clean: Tensor, now: Tensor, later: Tensor, step: Tensor, noise: Fresh
 ) -> Tensor:
     """DPM-Solver++(2M): second order, deterministic after the start (arXiv 2211.01095, eq. 20).
 
@@ -180,12 +168,7 @@ def _ode_dpm_solver_2m(
 
 
 def _ddim(
-    noisy: Tensor,
-    clean: Tensor,
-    now: Tensor,
-    later: Tensor,
-    step: Tensor,
-    noise: Callable[[], Tensor],
+    noisy: Tensor, clean: Tensor, now: Tensor, later: Tensor, step: Tensor, noise: Fresh
 ) -> Tensor:
     """DDIM: first order, deterministic after the start (arXiv 2010.02502, eq. 12, sigma = 0).
 
@@ -195,12 +178,7 @@ def _ddim(
 
 
 def _ancestral(
-    noisy: Tensor,
-    clean: Tensor,
-    now: Tensor,
-    later: Tensor,
-    step: Tensor,
-    noise: Callable[[], Tensor],
+    noisy: Tensor, clean: Tensor, now: Tensor, later: Tensor, step: Tensor, noise: Fresh
 ) -> Tensor:
     """Ancestral sampling of DDPM with the exact posterior variance (arXiv 2006.11239, eq. 7).
 
@@ -210,6 +188,7 @@ def _ancestral(
     """
     spread = noise_level(later)
     variance = (spread / noise_level(now)).square() * -torch.expm1(later - now)
+    # At least 0 but for rounding.
     kept = (spread.square() - variance).clamp(min=0).sqrt() * noise_from_clean(noisy, clean, now)
     return signal_level(later) * clean + kept + variance.sqrt() * noise()
 

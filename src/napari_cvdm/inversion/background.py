@@ -68,7 +68,7 @@ def flatten_background(fit: Fit) -> Solving:
         fit,
         estimate=estimate,
         linearisation=seen,
-        residual=_data(fit) - seen.expected,
+        residual=fit.data - seen.expected,
         prior=prior,
         inner_steps=steps,
     )
@@ -97,7 +97,7 @@ def penalty_of(fit: Fit, change: PhaseObject) -> float:
 
 def misfit_of(fit: Fit, change: PhaseObject) -> float:
     """By how much a change raises the sum of squared residuals, in variances of the noise."""
-    residual = _data(fit) - fit.model.linearise(fit.estimate.add(change)).expected
+    residual = fit.data - fit.model.linearise(fit.estimate.add(change)).expected
     return float(
         (weighted_squares(fit.weight, residual) - weighted_squares(fit.weight, fit.residual)).sum()
     )
@@ -121,10 +121,7 @@ def expected_costs(fit: Fit, flat: Tensor) -> tuple[float, float]:
 
 
 def find_background(fit: Fit) -> Tensor | None:
-    """Pixels of the canvas (H, W) that are flat and near one level, 1 or 0.
-
-    None where there are too few.
-    """
+    """Pixels of the canvas (H, W) that are flat and near one level, 1 or 0; None if too few."""
     shape, (rows, columns) = fit.model.canvas_shape, fit.model.frame
     precision = _phase_precision(fit)
     smooth = _smooth_pixels(fit.phase.cpu().numpy(), precision, shape)
@@ -212,10 +209,6 @@ def _phase_precision(fit: Fit) -> Tensor:
     """
     of_mu, mixed, of_phi = weak_normal(fit.weight, fit.model)
     return of_phi + fit.prior.spectrum[1] - mixed.square() / (of_mu + fit.prior.spectrum[0])
-
-
-def _data(fit: Fit) -> Tensor:
-    return fit.residual + fit.linearisation.expected
 
 
 def _binned(image: Tensor, shape: tuple[int, int]) -> Tensor:

@@ -47,11 +47,8 @@ class Fit:
 
     Parameters
     ----------
-    model : PhaseForwardModel
-    estimate : PhaseObject
     linearisation : PhaseLinearisation
         About the estimate.
-    prior : PhasePrior
     weight : Tensor of shape (..., P, h, w)
         One over the variance of the data, 0 where nothing was measured.
     residual : Tensor of shape (..., P, h, w)
@@ -70,6 +67,11 @@ class Fit:
     residual: Tensor = field(repr=False)
     laws: PowerLaws
     inner_steps: int
+
+    @property
+    def data(self) -> Tensor:
+        """Intensity over the blank field, (..., P, h, w)."""
+        return self.residual + self.linearisation.expected
 
     @property
     def chi2(self) -> Tensor:
@@ -94,11 +96,10 @@ def fit_object(
     start: tuple[PhaseObject, PowerLaws] | None = None,
     stages: Sequence[Stage] | None = None,
 ) -> Solving:
-    """Fit objects to their planes.
+    """Fit objects to their planes; says what is done before every step of the solver.
 
     Parameters
     ----------
-    model : PhaseForwardModel
     data : Tensor of shape (..., P, h, w), real
         Intensity over the blank field; finite everywhere, also where the weight is zero.
     weight : Tensor of shape (..., P, h, w), real
@@ -108,11 +109,6 @@ def fit_object(
     stages : sequence of (float, int, int), optional
         Factor of the noise, largest number of rounds at it, and conjugate-gradient steps in each
         round. They are those of `continuation`, if None.
-
-    Yields
-    ------
-    str
-        What is done, before every step of the conjugate gradients.
     """
     batch = tuple(data.shape[:-3])
     stages = continuation(data, weight) if stages is None else stages
@@ -122,13 +118,14 @@ def fit_object(
     for factor, rounds, inner in stages:
         for number in range(rounds):
             noisier = weight / (factor**2 * laws.noise[..., None, None, None])
+            problem = _Problem(model=model, data=data, weight=noisier, prior=prior)
             at, seen, before, after = yield from name_stages(
-                f"noise x {factor:g}, round {number + 1}",
-                _solve_round(model, data, noisier, prior, at, seen, inner),
+                f"noise x {factor:g}, round {number + 1}", problem.solve_round(at, seen, inner)
             )
             steps += inner
             last, laws = laws, laws.refine(at.maps, data - seen.expected, weight, factor, model)
             prior = laws.prior(model)
+            # A prior that still changes lowers the cost of another round.
             if float(((before - after) / before).max()) < SMALLEST_GAIN and laws.agrees_with(last):
                 break
     weight = weight / laws.noise[..., None, None, None]
@@ -146,10 +143,9 @@ def fit_object(
 
 def solve_round(fit: Fit, inner: int) -> Solving:
     """One more round, with the prior that a fit has; `inner` conjugate-gradient steps."""
-    data = fit.residual + fit.linearisation.expected
-    at, seen, _, _ = yield from _solve_round(
-        fit.model, data, fit.weight, fit.prior, fit.estimate, fit.linearisation, inner
-    )
+    data = fit.data
+    problem = _Problem(model=fit.model, data=data, weight=fit.weight, prior=fit.prior)
+    at, seen, _, _ = yield from problem.solve_round(fit.estimate, fit.linearisation, inner)
     return replace(
         fit,
         estimate=at,
@@ -170,74 +166,51 @@ def continuation(data: Tensor, weight: Tensor) -> tuple[Stage, ...]:
 
 
 def weighted_squares(weight: Tensor, residual: Tensor) -> Tensor:
-    """w r^2, multiplied in an order that gives 0 for a pixel without weight.
-
-    The square of its residual alone could be infinite.
-    """
+    """w r^2, and 0 without weight: in this order, since r^2 alone could be infinite."""
     return weight * residual * residual
 
 
-def _cost(
-    data: Tensor, weight: Tensor, seen: PhaseLinearisation, prior: PhasePrior, at: PhaseObject
-) -> Tensor:
-    return weighted_squares(weight, data - seen.expected).sum(dim=(-3, -2, -1)) / 2 + prior.penalty(
-        at
-    )
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Problem:
+    """What one round makes smaller, with its noise and its prior."""
 
+    model: PhaseForwardModel
+    data: Tensor
+    weight: Tensor
+    prior: PhasePrior
 
-def _gradient(
-    model: PhaseForwardModel,
-    seen: PhaseLinearisation,
-    data: Tensor,
-    weight: Tensor,
-    prior: PhasePrior,
-    at: PhaseObject,
-) -> PhaseObject:
-    return model.adjoint(seen, weight * (data - seen.expected)).add(prior.precision(at), -1.0)
+    def cost(self, at: PhaseObject, seen: PhaseLinearisation) -> Tensor:
+        squares = weighted_squares(self.weight, self.data - seen.expected).sum(dim=(-3, -2, -1))
+        return squares / 2 + self.prior.penalty(at)
 
+    def descent(self, at: PhaseObject, seen: PhaseLinearisation) -> PhaseObject:
+        pull = self.model.adjoint(seen, self.weight * (self.data - seen.expected))
+        return pull.add(self.prior.precision(at), -1.0)
 
-def _solve_round(
-    model: PhaseForwardModel,
-    data: Tensor,
-    weight: Tensor,
-    prior: PhasePrior,
-    at: PhaseObject,
-    seen: PhaseLinearisation,
-    inner: int,
-) -> Generator[str, None, tuple[PhaseObject, PhaseLinearisation, Tensor, Tensor]]:
-    """The object after a round, its linearisation, and the costs before and after."""
-    before = _cost(data, weight, seen, prior, at)
-    change = yield from solve_normal(
-        model, seen, weight, prior, _gradient(model, seen, data, weight, prior, at), inner
-    )
-    at, seen, after = _step(model, data, weight, prior, at, change, before)
-    return at, seen, before, after
+    def solve_round(
+        self, at: PhaseObject, seen: PhaseLinearisation, inner: int
+    ) -> Generator[str, None, tuple[PhaseObject, PhaseLinearisation, Tensor, Tensor]]:
+        """The object after a round, its linearisation, and the costs before and after."""
+        before, right = self.cost(at, seen), self.descent(at, seen)
+        change = yield from solve_normal(self.model, seen, self.weight, self.prior, right, inner)
+        at, seen, after = self.step(at, change, before)
+        return at, seen, before, after
 
-
-def _step(
-    model: PhaseForwardModel,
-    data: Tensor,
-    weight: Tensor,
-    prior: PhasePrior,
-    at: PhaseObject,
-    change: PhaseObject,
-    before: Tensor,
-) -> tuple[PhaseObject, PhaseLinearisation, Tensor]:
-    """Backtrack until the cost of every member of the batch falls.
-
-    A member whose cost never falls is not changed.
-    """
-    size = torch.ones_like(before)
-    for _ in range(HALVINGS):
-        there = at.add(change, size)
-        seen = model.linearise(there)
-        cost = _cost(data, weight, seen, prior, there)
-        rising = ~(cost <= before)
-        if not bool(rising.any()):
-            return there, seen, cost
-        size = torch.where(rising, size / 3, size)
-    there = at.add(change, torch.where(rising, 0.0, size))
-    return there, model.linearise(there), torch.where(rising, before, cost)
+    def step(
+        self, at: PhaseObject, change: PhaseObject, before: Tensor
+    ) -> tuple[PhaseObject, PhaseLinearisation, Tensor]:
+        """Backtrack until every member's cost falls; one whose cost never does is not changed."""
+        size = torch.ones_like(before)
+        for _ in range(HALVINGS):
+            there = at.add(change, size)
+            seen = self.model.linearise(there)
+            cost = self.cost(there, seen)
+            rising = ~(cost <= before)  # so that NaN counts as rising, too
+            if not bool(rising.any()):
+                return there, seen, cost
+            size = torch.where(rising, size / 3, size)
+        there = at.add(change, torch.where(rising, 0.0, size))
+        return there, self.model.linearise(there), torch.where(rising, before, cost)
 
 
 def solve_normal(
@@ -263,23 +236,11 @@ def solve_normal(
 def conjugate_gradients(
     normal: Linear, precondition: Linear, right: PhaseObject, steps: int, least_gain: float = 0.0
 ) -> Changing:
-    """A^-1 b from zero by preconditioned conjugate gradients.
+    """A^-1 b from zero by at most `steps` of preconditioned conjugate gradients.
 
-    Parameters
-    ----------
-    normal, precondition : callable
-        A, and something near its inverse; both symmetric and positive.
-    right : PhaseObject
-        b.
-    steps : int
-        At most so many.
-    least_gain : float
-        Ends once `LOOK_BACK` steps lower the cost of every member of a batch by less.
-
-    Yields
-    ------
-    str
-        Which step comes next; to cancel is to stop iterating.
+    `normal` is A, and `precondition` something near its inverse; both are symmetric and positive.
+    `right` is b. They end once `LOOK_BACK` steps lower the cost of every member of a batch by less
+    than `least_gain`. The next step is yielded; to cancel is to stop iterating.
     """
     found = PhaseObject(
         maps=torch.zeros_like(right.maps), illumination=torch.zeros_like(right.illumination)
@@ -291,6 +252,7 @@ def conjugate_gradients(
     for number in range(steps):
         yield f"step {number + 1} of {steps}"
         image = normal(direction)
+        # A member of the batch that is solved would divide zero by zero.
         factor = size / direction.dot(image).clamp(min=tiny)
         found, residual = found.add(direction, factor), residual.add(image, -factor)
         if least_gain:
@@ -314,6 +276,7 @@ def weak_object_inverse(
     own_mu, own_phi = own_mu + prior.spectrum[..., 0, :, :], own_phi + prior.phase_precision()
     determinant = own_mu * own_phi - mixed.square()
     of_mu, across, of_phi = own_phi / determinant, -mixed / determinant, own_mu / determinant
+    # Alone: its products with mu and phi are left to the conjugate gradients.
     illumination = 1 / (
         torch.einsum("...phw,khw->...pk", weight * seen.unlit.square(), model.terms.square())
         + prior.illumination
@@ -339,17 +302,8 @@ def fit_local_prior(fit: Fit) -> Solving:
     Estimate and variances are updated in turn. This is close to iteratively reweighted least
     squares for the logarithmic penalty sum s log(v + <|D phi|^2>) / 2 of first and second
     differences (Daubechies et al., Commun. Pure Appl. Math. 63, 1 (2010); both orders as in
-    Bredies, Kunisch, Pock, SIAM J. Imaging Sci. 3, 492 (2010)).
-
-    Yields
-    ------
-    str
-        What is done, before every step of the conjugate gradients.
-
-    Returns
-    -------
-    Fit
-        Its `prior.local` says how smooth each pixel is.
+    Bredies, Kunisch, Pock, SIAM J. Imaging Sci. 3, 492 (2010)). `prior.local` of the result says
+    how smooth each pixel is.
     """
     spectrum = torch.stack([fit.prior.spectrum[0], SPECTRUM_SHARE * fit.prior.spectrum[1]])
     prior = replace(fit.prior, spectrum=spectrum)

@@ -79,6 +79,7 @@ def log_determinant(fit: Fit, steps: int = LANCZOS_STEPS) -> Generator[str, None
     signs = torch.randint(2, fit.weight.shape[-3:], generator=torch.Generator().manual_seed(0)).to(
         root
     )
+    # Of length 1, so that the quadrature gives the trace per measured value.
     vectors = [(2 * signs - 1) * (fit.weight > 0) / _measured(fit).sqrt()[..., None, None, None]]
     diagonal, beside = [], []
     for number in range(steps):
@@ -95,6 +96,7 @@ def log_determinant(fit: Fit, steps: int = LANCZOS_STEPS) -> Generator[str, None
     values, shares = torch.linalg.eigh(
         torch.diag_embed(torch.stack(diagonal, dim=-1)) + off + off.mT
     )
+    # Gauss quadrature; no eigenvalue of 1 + W^1/2 J C J^T W^1/2 is below 1.
     return (shares[..., 0, :].square() * values.clamp(min=1).log()).sum(dim=-1)
 
 

@@ -55,9 +55,9 @@ class LocalPrecision:
 
     def apply(self, phase: Tensor) -> Tensor:
         """(D^T G D + L K L) phase, (..., H, W)."""
-        return divergence(self.gradient * gradients(phase)) + laplacian(
-            self.curvature * laplacian(phase)
-        )
+        slopes = gradients(phase)
+        bend = self.curvature * divergence(slopes)  # -K L phase, and L = -D^T D
+        return divergence(self.gradient * slopes + gradients(bend))
 
     def apply_root(self, white: Tensor) -> Tensor:
         """Noise whose covariance is that operator, from white noise (..., 3, H, W): (..., H, W)."""
@@ -106,11 +106,8 @@ class PhasePrior:
     def precision_root(self, white: PhaseObject, white_pixels: Tensor) -> PhaseObject:
         """Noise of covariance C^-1 from white noise.
 
-        Parameters
-        ----------
-        white : PhaseObject
-        white_pixels : Tensor of shape (..., 4, H, W)
-            For the flat background, the two differences and the Laplacian.
+        `white_pixels` (..., 4, H, W) is for the flat background, the two differences and the
+        Laplacian.
         """
         maps = filter_maps(white.maps, self.spectrum.sqrt())
         if self.flat is not None:
@@ -197,18 +194,10 @@ class PowerLaws:
     ) -> "PowerLaws":
         """Amplitudes by expectation maximisation.
 
-        The method uses an estimate and the posterior variance of the weak-object problem.
-
-        Parameters
-        ----------
-        maps : Tensor of shape (..., 2, H, W)
-            Estimated log-amplitude and phase.
-        residual, weight : Tensor of shape (..., P, h, w)
-            Data less expected intensity, and one over the variance of the data before the factor
-            `noise`.
-        factor : float
-            Factor on the standard deviation of the noise that this estimate was made with.
-        model : PhaseForwardModel
+        The method uses estimated `maps` (..., 2, H, W) and the posterior variance of the
+        weak-object problem. `residual` and `weight` (..., P, h, w) are the data less expected
+        intensity, and one over the variance of the data before the factor `noise`. `factor`
+        multiplied the standard deviation of the noise when this estimate was made.
         """
         power = torch.fft.rfft2(maps).abs().square() / (maps.shape[-2] * maps.shape[-1])
         exaggerated = self.noise * factor**2
@@ -245,11 +234,7 @@ class PowerLaws:
         return frame**0.5 * within
 
     def _refined_once(
-        self,
-        power: Tensor,
-        shapes: "_Shapes",
-        normal: tuple[Tensor, ...],
-        most_smooth: Tensor,
+        self, power: Tensor, shapes: "_Shapes", normal: tuple[Tensor, ...], most_smooth: Tensor
     ) -> "PowerLaws":
         """One round; `power` (..., 2, N) and `normal` (..., N) are of N frequencies in a row."""
         absorption = self.absorption[..., None] * shapes.natural
@@ -316,10 +301,7 @@ def _shapes(model: PhaseForwardModel, like: Tensor) -> _Shapes:
 
 
 def about_mean(weight: Tensor, image: Tensor) -> Tensor:
-    """w (v - mean v) of images v (..., H, W), with the weighted mean.
-
-    It is the gradient of a weighted sum of squares about the mean.
-    """
+    """w (v - mean v) of images v (..., H, W): gradient of weighted squares about their mean."""
     mean = (weight * image).sum(dim=(-2, -1), keepdim=True) / weight.sum()
     return weight * (image - mean)
 

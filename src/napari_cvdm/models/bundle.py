@@ -108,6 +108,7 @@ def add_model(source: str | Path, folder: str | Path, *, overwrite: bool = False
         try:
             load_checkpoint(work)
         except CheckpointError as error:
+            # The user gave the source, and never saw the hidden folder beside the target.
             raise CheckpointError(str(error).replace(str(work), str(source))) from None
     return target
 
@@ -121,7 +122,7 @@ def _pieces(source: Path, name: str) -> Iterator[bytes]:
         with _opened(source, name) as stream:
             while piece := stream.read(PIECE):
                 yield piece
-    except (
+    except (  # what zipfile and its decompressors raise for damaged files
         OSError,
         zipfile.BadZipFile,
         zlib.error,
@@ -185,6 +186,7 @@ def _check_members(path: Path, members: list[zipfile.ZipInfo]) -> None:
     for member in members:
         most = min(
             LARGEST_BYTES[member.filename],
+            # The archive states its own packed sizes: they count no further than the file's.
             max(ALWAYS_ALLOWED, LARGEST_EXPANSION * min(member.compress_size, path.stat().st_size)),
         )
         if member.file_size > most:
@@ -207,11 +209,8 @@ def _folder_name(card: bytes, source: Path) -> str:
         raise CheckpointError(
             f"{source}: {CARD} is not a model card; copy the model again, or export it again."
         ) from None
-    if (
-        not isinstance(name, str)
-        or not re.fullmatch(r"\w[\w .,()+-]{,99}(?<![ .])", name)
-        or RESERVED.fullmatch(name)
-    ):
+    plain = isinstance(name, str) and re.fullmatch(r"\w[\w .,()+-]{,99}(?<![ .])", name)
+    if not plain or RESERVED.fullmatch(name):
         raise CheckpointError(
             f"{source}: the model is named {one_line(repr(name))}; a name has up to 100 letters, "
             f"digits, spaces and . , ( ) _ + - only. Change it in {CARD}."

@@ -44,6 +44,8 @@ RANGES = ("strength_rad", "blur_periods")
 DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 WEIGHTS = "model.safetensors"
 CARD = "card.json"
+# What values of any kind raise where those of a card are expected.
+FOREIGN = (OSError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError)
 
 
 class CheckpointError(ValueError):
@@ -132,6 +134,7 @@ class ModelCard:
             values[part] = network_shape(values[part])
         if values.get("residual_std") is not None:
             values["residual_std"] = network_shape(values["residual_std"])
+        # A card may name neither this nor a residual_std, which have defaults.
         values["rate_dilations"] = tuple(values.get("rate_dilations", DILATIONS))
         return CVDMConfig(**values)
 
@@ -235,7 +238,7 @@ def read_card(folder: str | Path) -> ModelCard:
         card.config()
     except CheckpointError:
         raise
-    except (OSError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError) as error:
+    except FOREIGN as error:
         raise CheckpointError(
             f"{path} is not a model card ({one_line(error)}); a checkpoint is a folder with "
             f"{WEIGHTS} and {CARD}."
@@ -259,17 +262,9 @@ def load_checkpoint(folder: str | Path) -> Checkpoint:
         _check_fit(wanted, tensors)
         network = CVDM(card.config())
         network.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
+        # Of the bytes that were loaded: the file may have changed since.
         digest = hashlib.sha256(content).hexdigest()
-    except (
-        OSError,
-        SafetensorError,
-        RuntimeError,
-        ValueError,
-        TypeError,
-        LookupError,
-        AttributeError,
-        ArithmeticError,
-    ) as error:
+    except (*FOREIGN, SafetensorError, RuntimeError) as error:
         raise CheckpointError(
             f"{weights} cannot be loaded ({one_line(error)}); copy the model again, or choose one "
             "of `napari-cvdm models`."
@@ -317,6 +312,7 @@ def save_checkpoint(
     if within is None:
         folder.mkdir(parents=True, exist_ok=True)
     tensors = {
+        # Half the size of the file; a reader makes float32 of it again.
         name: tensor.detach().to("cpu", torch.float16).contiguous()
         for name, tensor in network.state_dict().items()
     }

@@ -22,6 +22,7 @@ from napari_cvdm.models.networks import (
     Modulation,
     UNet,
     UNetConfig,
+    check_whole,
 )
 from napari_cvdm.models.schedule import (
     COSINE_RATE,
@@ -39,7 +40,7 @@ from napari_cvdm.models.schedule import (
 # Half log-SNR is about -20 to 6; the network gets it divided by 2 and clipped to +-3.
 LEVEL_SCALE = 2.0
 LEVEL_LIMIT = 3.0
-LARGEST_COUNT = 64
+LARGEST_COUNT = 64  # a card comes from anywhere
 NOISE_SCALES = (0.5, 2.0)
 SCHEDULES = ("pixel-wise", "global", "linear", "cosine")
 LEARNED_SCHEDULES = ("pixel-wise", "global")
@@ -100,12 +101,7 @@ class CVDMConfig:
 
     def __post_init__(self) -> None:
         for name in ("condition_channels", "upsampling", "fold"):
-            number = getattr(self, name)
-            whole = isinstance(number, int) and not isinstance(number, bool)
-            if not whole or not 1 <= number <= LARGEST_COUNT:
-                raise ValueError(
-                    f"{name} is {number!r:.80}; a whole number from 1 to {LARGEST_COUNT} is needed."
-                )
+            check_whole(name, getattr(self, name), LARGEST_COUNT)
         for name, allowed in (
             ("prediction", tuple(PREDICTIONS)),
             ("target", tuple(TARGETS)),
@@ -115,13 +111,11 @@ class CVDMConfig:
             if value not in allowed:
                 raise ValueError(f"{name} is {value!r}; allowed are {', '.join(allowed)}.")
         check_schedule(self.rate_dilations, self.clock_terms)
-        if (
-            not isinstance(self.noise_scale, int | float)
-            or not NOISE_SCALES[0] <= self.noise_scale <= NOISE_SCALES[1]
-        ):
+        low, high = NOISE_SCALES
+        if not isinstance(self.noise_scale, int | float) or not low <= self.noise_scale <= high:
             raise ValueError(
-                f"noise_scale is {self.noise_scale!r:.80}; a number from {NOISE_SCALES[0]:g} to "
-                f"{NOISE_SCALES[1]:g} is needed, 1 is usual."
+                f"noise_scale is {self.noise_scale!r:.80}; a number from {low:g} to {high:g} is "
+                "needed, 1 is usual."
             )
         if self.fold % self.upsampling:
             raise ValueError(
@@ -129,13 +123,17 @@ class CVDMConfig:
             )
         # In: the condition, the mean and the noisy target. Out: the target.
         channels = self.condition_channels * self.condition_fold**2 + 3 * self.fold**2
-        networks = (self.denoiser, self.mean, self.residual_std)
-        count = sum(one.count_parameters(channels) for one in networks if one is not None)
+        count = sum(network.count_parameters(channels) for network in self._networks)
         if count > MOST_PARAMETERS:
             raise ValueError(
                 f"the networks have {count:.4g} parameters; at most {MOST_PARAMETERS:,} are "
                 "allowed. Choose smaller widths, fewer blocks or a smaller fold."
             )
+
+    @property
+    def _networks(self) -> list[UNetConfig | DFCANConfig]:
+        networks = (self.denoiser, self.mean, self.residual_std)
+        return [network for network in networks if network is not None]
 
     @property
     def diffused(self) -> bool:
@@ -155,8 +153,7 @@ class CVDMConfig:
     @property
     def alignment(self) -> int:
         """Sizes and tile origins on the working grid must be multiples of this."""
-        networks = (self.denoiser, self.mean, self.residual_std)
-        return max(network.stride for network in networks if network is not None)
+        return max(network.stride for network in self._networks)
 
 
 def regression_network(inputs: int, outputs: int, config: UNetConfig | DFCANConfig) -> UNet | DFCAN:
@@ -203,6 +200,7 @@ class CVDM(nn.Module):
         self.std_network: UNet | DFCAN | None = None
         if config.residual_std is not None and config.diffused:
             self.std_network = regression_network(features, pixels, config.residual_std)
+        # With the weights in the file, since no sample can be decoded without it.
         self.register_buffer("residual_scale", torch.tensor(1.0))
 
     def schedule_parameters(self) -> list[nn.Parameter]:
@@ -225,6 +223,7 @@ class CVDM(nn.Module):
         folded = functional.pixel_unshuffle(condition, self.config.condition_fold)
         if self.mean is None:
             return folded
+        # In units of its own spread, as the target is.
         scaled = functional.pixel_unshuffle(mean_residual / self.residual_scale, self.config.fold)
         return torch.cat([folded, scaled], dim=1)
 
@@ -247,6 +246,7 @@ class CVDM(nn.Module):
             batch, _, height, width = features.shape
             return self.residual_scale.expand(batch, 1, height * fold, width * fold)
         logarithm = functional.pixel_shuffle(self.std_network(features), fold).to(features.dtype)
+        # Smooth, so that the bound does not stop the gradient as a clip does.
         bounded = LARGEST_LOG_STD * torch.tanh(logarithm / LARGEST_LOG_STD)
         return self.residual_scale * torch.exp(bounded)
 
@@ -267,17 +267,17 @@ class CVDM(nn.Module):
         """
         if self.denoiser is None:
             raise TypeError("a regression has no denoiser, so there is no output to ask for.")
+        # At every pixel, since the schedule is pixel-wise: no single time describes the noise.
         level = (half_log_snr(neg_log_gamma) / LEVEL_SCALE).clamp(-LEVEL_LIMIT, LEVEL_LIMIT)
         modulations = self.denoiser.modulations(functional.avg_pool2d(level, self.config.fold))
         if len(noisy) == len(first_layer_features) or not prefers_sequential(noisy.device):
             return self._denoise(self.denoiser, noisy, first_layer_features, modulations)
-        shared = tuple(modulations)
-        return torch.cat(
-            [
-                self._denoise(self.denoiser, one, first_layer_features, shared)
-                for one in noisy.split(1)
-            ]
+        shared = tuple(modulations)  # computed once, and read once for each image
+        alone = (
+            self._denoise(self.denoiser, one, first_layer_features, shared)
+            for one in noisy.split(1)
         )
+        return torch.cat(tuple(alone))
 
     def _denoise(
         self,
@@ -291,10 +291,7 @@ class CVDM(nn.Module):
         return functional.pixel_shuffle(output, self.config.fold).to(noisy.dtype)
 
     def clean(self, noisy: Tensor, neg_log_gamma: Tensor, first_layer_features: Tensor) -> Tensor:
-        """The clean (centred, scaled) target that the denoiser estimates from a noisy one.
-
-        A regression returns zero, which is the centre itself.
-        """
+        """The clean (centred, scaled) target by the denoiser; zero, the centre, of a regression."""
         if self.denoiser is None:
             return torch.zeros_like(noisy)
         output = self.output(noisy, neg_log_gamma, first_layer_features)

@@ -29,6 +29,17 @@ Modulation = tuple[Tensor, Tensor] | None
 """Gain and shift of one block, each (B, width, Y, X); None for a network without a noise level."""
 
 
+def is_whole(value: object, low: int, high: int) -> bool:
+    """Whether a value is a whole number from `low` to `high`; True and False are none."""
+    return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
+
+
+def check_whole(name: str, value: object, most: int) -> None:
+    """ValueError unless a value is a whole number from 1 to `most`."""
+    if not is_whole(value, 1, most):
+        raise ValueError(f"{name} is {value!r:.80}; a whole number from 1 to {most} is needed.")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UNetConfig:
     """Shape of a U-Net.
@@ -68,21 +79,20 @@ class UNetConfig:
         if not 0 <= self.level_channels <= WIDEST:
             raise ValueError(f"level_channels is {self.level_channels}; allowed is 0 to {WIDEST}.")
 
+    @property
+    def _level_blocks(self) -> list[int]:
+        """Residual blocks at each level, of both arms together."""
+        return [2 * count for count in self.blocks[:-1]] + [self.blocks[-1]]
+
     def count_parameters(self, channels: int) -> int:
         """Weights and biases, but for two biases, for channels of input and output together."""
-        outer = 9 * channels * self.widths[0]
-        embedded, fine, coarse = self.level_channels, self.widths[:-1], self.widths[1:]
-        arms = [2 * count for count in self.blocks[:-1]] + [self.blocks[-1]]
-        modulation = [2 * width * (embedded + 1) if embedded else 0 for width in self.widths]
-        return (
-            sum(
-                count * (18 * width**2 + 2 * width + more)
-                for count, width, more in zip(arms, self.widths, modulation, strict=True)
-            )
-            + sum(8 * one * two + one + two for one, two in zip(fine, coarse, strict=True))
-            + (embedded**2 + 5 * embedded)
-            + outer
-        )
+        outer, embedded = 9 * channels * self.widths[0], self.level_channels
+        blocks = 0
+        for count, width in zip(self._level_blocks, self.widths, strict=True):
+            modulation = 2 * width * (embedded + 1) if embedded else 0
+            blocks += count * (18 * width**2 + 2 * width + modulation)
+        steps = sum(8 * fine * coarse + fine + coarse for fine, coarse in pairwise(self.widths))
+        return blocks + steps + embedded**2 + 5 * embedded + outer
 
     @property
     def stride(self) -> int:
@@ -95,47 +105,30 @@ class UNetConfig:
 
         Every 3 x 3 convolution adds the stride of its level.
         """
-        arms = [2 * count for count in self.blocks[:-1]] + [self.blocks[-1]]
-        convolutions = sum(2 * count * 2**level for level, count in enumerate(arms))
+        convolutions = sum(2 * count * 2**level for level, count in enumerate(self._level_blocks))
         return 2 + convolutions + self.stride
 
     def live_bytes(
-        self,
-        precision: str,
-        samples: int = 1,
-        *,
-        one_by_one: bool = False,
-        unfolds: bool = False,
+        self, precision: str, samples: int = 1, *, one_by_one: bool = False, unfolds: bool = False
     ) -> float:
         """Bytes that are alive at once at a folded pixel, at the peak of an evaluation.
 
-        Parameters
-        ----------
-        precision : {"fp32", "bf16"}
-        samples : int
-            Images that go through together and share one noise level.
-        one_by_one : bool
-            Whether each image goes alone, while the modulations of all blocks are kept.
-        unfolds : bool
-            Whether a bf16 convolution unfolds its input, as torch does on older CPUs.
+        `samples` images go through together and share one noise level; or `one_by_one`, while the
+        modulations of all blocks are kept. A bf16 convolution `unfolds` its input, as torch does on
+        older CPUs.
         """
         # Under autocast convolutions give bf16, but sums at the first level stay float32.
         bf16 = precision == "bf16"
         first, deeper, gain_bytes = (3.5, 2.5, 2.0) if bf16 else (4.0, 4.0, 4.0)
-        maps = [
-            width / 4**level * (deeper if level else first)
-            for level, width in enumerate(self.widths)
-        ]
+        channels = [width / 4**level for level, width in enumerate(self.widths)]
+        maps = [channels[0] * first, *(share * deeper for share in channels[1:])]
         features = FEATURE_MAPS * max(maps) + sum(maps[1:-1])
         if bf16 and unfolds:
-            features += BF16_COLUMNS * max(
-                width / 4**level for level, width in enumerate(self.widths)
-            )
+            features += BF16_COLUMNS * max(channels)
         if not self.level_channels:
             return samples * features
-        gains = [2 * gain_bytes * width / 4**level for level, width in enumerate(self.widths)]
-        arms = [2 * count for count in self.blocks[:-1]] + [self.blocks[-1]]
-        kept = sum(gain * count for gain, count in zip(gains, arms, strict=True))
+        gains = [2 * gain_bytes * share for share in channels]
+        kept = sum(gain * count for gain, count in zip(gains, self._level_blocks, strict=True))
         embedded = 4 / 3 * gain_bytes * self.level_channels
         return embedded + (features + kept if one_by_one else samples * features + max(gains))
 
@@ -311,11 +304,7 @@ class DFCANConfig:
             ("blocks", MOST_BLOCKS),
             ("reduction", WIDEST),
         ):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
-                raise ValueError(
-                    f"{name} is {value!r:.80}; a whole number from 1 to {most} is needed."
-                )
+            check_whole(name, getattr(self, name), most)
 
     def count_parameters(self, channels: int) -> int:
         """Weights and biases, but for two biases, for channels of input and output together."""

@@ -42,6 +42,7 @@ def models_in(folder: str | Path) -> Iterator[tuple[str, ModelCard]]:
 
 def model_folder(name_or_path: str) -> Path:
     """Folder of a shipped model's name, or of a path to a checkpoint; else UnknownModelError."""
+    # A path is never taken for a shipped name, even where it ends like one.
     if (SHIPPED / name_or_path / CARD).exists() and "/" not in name_or_path:
         return SHIPPED / name_or_path
     folder = Path(name_or_path)
@@ -57,6 +58,7 @@ def model_folder(name_or_path: str) -> Path:
 @lru_cache(maxsize=4)
 def _loaded(folder: Path, written_ns: tuple[int, ...]) -> Checkpoint:
     checkpoint = load_checkpoint(folder)
+    # Once here, so that `network_on` need not copy it for the CPU.
     channels_last(checkpoint.network, torch.device("cpu"))
     return checkpoint
 
@@ -64,16 +66,10 @@ def _loaded(folder: Path, written_ns: tuple[int, ...]) -> Checkpoint:
 def load_model(name_or_path: str) -> Checkpoint:
     """Load a model once; later calls return the same object until one of its files changes.
 
-    Parameters
-    ----------
-    name_or_path : str
-        A shipped name, for example ``phase-2shot``, or the path of a checkpoint folder.
-
-    Raises
-    ------
-    CheckpointError
-        Unknown name, or a checkpoint that cannot be read.
+    It takes a shipped name, such as ``phase-2shot``, or the path of a checkpoint folder.
+    CheckpointError where no model has the name, or a checkpoint cannot be read.
     """
     folder = model_folder(name_or_path).resolve()
     files = [path for path in (folder / WEIGHTS, folder / CARD) if path.exists()]
+    # The times make a file that changed another entry of the cache.
     return _loaded(folder, tuple(path.stat().st_mtime_ns for path in files))

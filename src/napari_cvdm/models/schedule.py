@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from napari_cvdm.core.result import ClockCurve
-from napari_cvdm.models.networks import zero_init
+from napari_cvdm.models.networks import is_whole, zero_init
 
 RATE_MIN = 7.0  # gamma(1) <= 9.2e-4 everywhere: the sampler may start from pure noise
 RATE_MAX = 40.0  # gamma(1) >= 4e-18: still above zero in float32
@@ -52,10 +52,7 @@ def check_schedule(dilations: tuple[int, ...], terms: int) -> None:
         raise ValueError(
             f"clock_terms is {terms!r:.80}; allowed are {', '.join(map(str, CLOCK_TERMS))}."
         )
-    whole = all(
-        isinstance(one, int) and not isinstance(one, bool) and 1 <= one <= LARGEST_DILATION
-        for one in dilations
-    )
+    whole = all(is_whole(one, 1, LARGEST_DILATION) for one in dilations)
     if len(dilations) > MOST_LAYERS or not whole:
         raise ValueError(
             f"rate_dilations is {dilations!r:.80}; at most {MOST_LAYERS} whole numbers from 1 to "
@@ -225,10 +222,7 @@ class CosineClock(nn.Module):
 
 
 class FixedRate(nn.Module):
-    """The same lambda at every pixel of every image.
-
-    `fold` is the number of output pixels to one pixel of the folded condition, along each axis.
-    """
+    """One lambda for all pixels; `fold` output pixels to one of the folded condition."""
 
     receptive_radius = 0
 

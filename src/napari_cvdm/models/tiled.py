@@ -20,26 +20,11 @@ Tiling = Generator[Tile, None, Tensor]
 def map_tiles(
     function: Callable[..., Tensor], images: Sequence[Tensor], plan: TilePlan, *, factor_out: int
 ) -> Tiling:
-    """Apply a local function tile by tile.
+    """Apply a local function tile by tile: (B, C', factor_out Y, factor_out X).
 
-    Parameters
-    ----------
-    function : callable
-        Tensors (B, C, factor y, factor x) -> tensor (B, C', factor_out y, factor_out x).
-    images : sequence of Tensor
-        Arguments, each on a grid that is a whole multiple of the plan's canvas.
-    plan : TilePlan
-    factor_out : int
-        Output pixels to one canvas pixel.
-
-    Yields
-    ------
-    Tile
-        Before each tile; to cancel is to stop iterating.
-
-    Returns
-    -------
-    Tensor of shape (B, C', factor_out Y, factor_out X)
+    The function makes a tensor (B, C', factor_out y, factor_out x) of parts of `images`, each of
+    which is on a grid that is a whole multiple of the plan's canvas. Each tile is yielded before it
+    is computed; to cancel is to stop iterating.
     """
     count = len(plan.tiles)
     if count == 1:
@@ -55,7 +40,7 @@ def map_tiles(
                 for image, factor in zip(images, factors, strict=True)
             )
         )
-        if result is None:
+        if result is None:  # only a part tells how many channels there are
             height, width = (size * factor_out for size in plan.canvas)
             result = part.new_empty(*part.shape[:-2], height, width)
         inner = part[..., rows.inner(factor_out), columns.inner(factor_out)]
@@ -87,7 +72,6 @@ class TiledModel:
 
     Parameters
     ----------
-    network : CVDM
     shape : tuple of int
         (Y, X) of the condition.
     tile : int
@@ -167,6 +151,7 @@ class TiledModel:
             except (RuntimeError, MemoryError) as error:
                 if not out_of_memory(error) or self.tile <= SMALLEST_TILE:
                     raise
+            # After the except block: the error's traceback holds the tensors of the tile.
             self.tile = max(SMALLEST_TILE, min(self.tile, *self.shape) // 2)
             release_memory(images[0].device)
 
@@ -182,6 +167,7 @@ def network_on(network: CVDM, device: torch.device) -> CVDM:
     This is the network itself if it already is there and has this layout (as `load_model` returns
     it), else a copy.
     """
+    # Only convolutions have a memory layout to choose.
     weights = [parameter for parameter in network.parameters() if parameter.ndim == 4]
     there = network.residual_scale.device == device and all(
         weight.is_contiguous(memory_format=torch.channels_last) for weight in weights

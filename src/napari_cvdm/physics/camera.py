@@ -16,7 +16,7 @@ LEAST_IN_A_LEVEL = 64
 SMOOTHING_PX = 2.0
 # Of planes over their background: no camera has less noise, and simulated planes may have none.
 LEAST_DEVIATION = 1e-5
-SECOND_DIFFERENCES = np.outer([1.0, -2.0, 1.0], [1.0, -2.0, 1.0])
+SECOND_DIFFERENCES = np.outer([1.0, -2.0, 1.0], [1.0, -2.0, 1.0])  # squares add up to 36
 
 
 def expose(photons: Tensor, camera: Camera, generator: torch.Generator) -> Tensor:
@@ -51,10 +51,7 @@ class CameraNoise:
 
     @property
     def dark_signal(self) -> float:
-        """Signal whose photon noise equals the read noise, read^2 / gain.
-
-        It is infinite without photon noise.
-        """
+        """Signal whose photon noise equals the read noise, read^2 / gain; infinite without gain."""
         return self.read_variance / self.gain if self.gain > 0 else float("inf")
 
     @property
@@ -63,10 +60,8 @@ class CameraNoise:
         return self.gain == 0 and self.read_variance == 0
 
     def variance(self, signal: np.ndarray) -> np.ndarray:
-        """Expected variance (..., Y, X) of a signal (..., Y, X).
-
-        It is nowhere less than a thousandth of its mean.
-        """
+        """Expected variance of a signal (..., Y, X), at least a thousandth of its mean."""
+        # A weight is one over it: no dark pixel may outweigh all others.
         expected = self.gain * np.clip(signal, 0, None) + self.read_variance
         return np.maximum(expected, 1e-3 * float(expected.mean()) + np.finfo(np.float32).tiny)
 
@@ -91,6 +86,7 @@ def photon_transfer(image: np.ndarray, valid: np.ndarray) -> CameraNoise:
     variance = np.array([float(np.mean(difference[group] ** 2)) / 36 for group in groups])
     if not variance.any():
         return CameraNoise(gain=0.0, read_variance=0.0)
+    # A sample variance spreads in proportion to itself, so the fit is relative.
     floor = np.maximum(variance, 1e-6 * variance.max() + np.finfo(float).tiny)
     design = np.stack([signal, np.ones(len(groups))], axis=1)
     line, _ = nnls(design / floor[:, None], variance / floor)

@@ -194,7 +194,7 @@ class PhaseForwardModel:
         mu, phi = sample.maps.unbind(dim=-3)
         wave = torch.polar(mu.exp(), phi)[..., None, :, :]
         waves = propagate(wave, self.transfer)
-        unlit = self._to_frame(waves.real.square() + waves.imag.square())
+        unlit = self._interfere(waves, waves)
         light = 1 + torch.einsum("...pk,khw->...phw", sample.illumination, self.terms)
         return PhaseLinearisation(
             expected=light * unlit, unlit=unlit, light=light, wave=wave, waves=waves
@@ -207,15 +207,17 @@ class PhaseForwardModel:
         """
         mu, phi = change.maps.unbind(dim=-3)
         waves = propagate(at.wave * torch.complex(mu, phi)[..., None, :, :], self.transfer)
-        seen = self._to_frame(2 * (at.waves.real * waves.real + at.waves.imag * waves.imag))
+        seen = 2 * self._interfere(at.waves, waves)
         return at.light * seen + at.unlit * torch.einsum(
             "...pk,khw->...phw", change.illumination, self.terms
         )
 
     def adjoint(self, at: PhaseLinearisation, planes: Tensor) -> PhaseObject:
         """J^T y of images (..., P, h, w)."""
-        spread = self._to_canvas(at.light * planes)
-        spectra = torch.fft.fft2(2 * at.waves * spread) * self.transfer.conj()
+        # The adjoint of a periodic convolution has the conjugate spectrum.
+        beams = self._modulate(at.waves, 2 * at.light * planes)
+        spectra = torch.fft.fft2(beams) * self.transfer.conj()
+        # One inverse transform serves all planes, since it is linear.
         spectrum = spectra.sum(dim=-3, keepdim=True)
         back = (at.wave.conj() * torch.fft.ifft2(spectrum))[..., 0, :, :]
         return PhaseObject(
@@ -224,28 +226,38 @@ class PhaseForwardModel:
         )
 
     def weak_transfer(self) -> tuple[Tensor, Tensor]:
-        """Transfer functions of log-amplitude and phase of a weak object to each plane.
-
-        They are 2 cos and 2 sin, both real and of shape (P, H, W // 2 + 1).
-        """
+        """2 cos and 2 sin, from a weak mu and phi to each plane: real, (P, H, W // 2 + 1)."""
+        # P_z = exp(-i chi) has the real part cos(chi) and the imaginary part -sin(chi).
         half = self.transfer[..., : self.canvas_shape[1] // 2 + 1]
         disc = 1.0 if self.condenser is None else self.condenser
         return 2 * half.real * disc, -2 * half.imag * disc
 
-    def _to_frame(self, canvas: Tensor) -> Tensor:
-        if self.condenser is not None:
-            canvas = torch.fft.irfft2(torch.fft.rfft2(canvas) * self.condenser, s=self.canvas_shape)
-        return canvas[..., self.frame[0], self.frame[1]]
+    def _interfere(self, one: Tensor, other: Tensor) -> Tensor:
+        """Re(conj(u) v) (x) disc within the frame, of waves on the canvas."""
+        frame = (..., *self.frame)
+        if self.condenser is None:  # the frame alone is cheaper
+            return (one[frame].conj() * other[frame]).real
+        return self._blur((one.conj() * other).real)[frame]
 
-    def _to_canvas(self, frame: Tensor) -> Tensor:
-        if self.canvas_shape == frame.shape[-2:]:
-            canvas = frame
-        else:
-            canvas = frame.new_zeros((*frame.shape[:-2], *self.canvas_shape))
-            canvas[..., self.frame[0], self.frame[1]] = frame
-        if self.condenser is not None:
-            canvas = torch.fft.irfft2(torch.fft.rfft2(canvas) * self.condenser, s=self.canvas_shape)
-        return canvas
+    def _modulate(self, waves: Tensor, planes: Tensor) -> Tensor:
+        """Waves on the canvas times images of the frame: the adjoint of `_interfere`.
+
+        Around the frame nothing was measured. There the product is zero, or the disc's.
+        """
+        frame = (..., *self.frame)
+        if self.condenser is None:
+            within = waves[frame] * planes
+            beams = within.new_zeros((*within.shape[:-2], *self.canvas_shape))
+            beams[frame] = within
+            return beams
+        canvas = planes.new_zeros((*planes.shape[:-2], *self.canvas_shape))
+        canvas[frame] = planes
+        return waves * self._blur(canvas)  # its own adjoint, since a disc is symmetric
+
+    def _blur(self, canvas: Tensor) -> Tensor:
+        if self.condenser is None:
+            return canvas
+        return torch.fft.irfft2(torch.fft.rfft2(canvas) * self.condenser, s=self.canvas_shape)
 
 
 def fresnel_number(defocus_um: float, microscope: Microscope) -> float:
@@ -257,10 +269,7 @@ def fresnel_number(defocus_um: float, microscope: Microscope) -> float:
 def canvas_shape(
     shape: tuple[int, int], defocus_um: Sequence[float], microscope: Microscope
 ) -> tuple[int, int]:
-    """Size of a canvas with the surroundings from which light may reach the frame.
-
-    The size is fast for Fourier transforms.
-    """
+    """Size of a canvas with all surroundings whose light may reach the frame, fast to transform."""
     # Light of frequency f [cycles/px] goes F f pixels aside.
     reach = max(fresnel_number(z, microscope) for z in defocus_um) / 3
     margin = min(LARGEST_MARGIN_PX, ceil(SMALLEST_MARGIN_PX + reach))
@@ -275,7 +284,7 @@ def disc_transfer(shape: tuple[int, int], radius_um: float, pixel_um: float) -> 
     """
     squared = squared_radius(shape, pixel_um, torch.zeros(1, dtype=torch.float64))
     argument = 2 * torch.pi * radius_um * squared.sqrt()[:, : shape[1] // 2 + 1]
-    safe = argument.clamp(min=1e-9)
+    safe = argument.clamp(min=1e-9)  # 2 J1(x) / x tends to 1 at 0, where the division fails
     return torch.from_numpy(2 * j1(safe.numpy())) / safe
 
 

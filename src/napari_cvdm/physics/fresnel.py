@@ -33,6 +33,7 @@ def squared_radius(shape: tuple[int, int], pixel_um: float, like: Tensor) -> Ten
 def half_spectrum_counts(width: int, like: Tensor) -> Tensor:
     """Number of full-spectrum columns for each real-FFT column, 1 or 2: (X // 2 + 1,)."""
     counts = torch.full((width // 2 + 1,), 2.0, dtype=like.real.dtype, device=like.device)
+    # The mean, and the Nyquist frequency of an even width, have no mirror image.
     counts[0] = 1
     if width % 2 == 0:
         counts[-1] = 1
@@ -42,10 +43,7 @@ def half_spectrum_counts(width: int, like: Tensor) -> Tensor:
 def circular_pupil(
     shape: tuple[int, int], pixel_um: float, cutoff_per_um: float, like: Tensor
 ) -> Tensor:
-    """1 where f <= cutoff, else 0; real, shape (Y, X).
-
-    The coherent cutoff is NA / wavelength [cycles/um].
-    """
+    """1 where f <= cutoff [cycles/um], else 0; real, shape (Y, X)."""
     return (squared_radius(shape, pixel_um, like) <= cutoff_per_um**2).to(like.real.dtype)
 
 
@@ -57,7 +55,7 @@ def fresnel_transfer(
     angle = (
         -pi * wavelength_in_medium * defocus_um * squared_radius(shape, microscope.pixel_um, like)
     )
-    return torch.polar(torch.ones_like(angle), angle)
+    return torch.polar(torch.ones_like(angle), angle)  # of modulus 1: no light is lost
 
 
 def propagate(field: Tensor, transfer: Tensor) -> Tensor:

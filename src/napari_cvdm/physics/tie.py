@@ -27,9 +27,9 @@ from napari_cvdm.core.result import finished
 from napari_cvdm.physics.forward_model import PhaseForwardModel
 from napari_cvdm.physics.fresnel import frequencies, squared_radius
 
-AUTHORS_REGULARISATION = 5e-9
-STOP_RESIDUAL = 1e-3
-STOP_GROWTH = 1.05
+AUTHORS_REGULARISATION = 5e-9  # for experiments; half amplitude at a period of 747 px
+STOP_RESIDUAL = 1e-3  # of the first, as in the authors' code, but as an L2 norm
+STOP_GROWTH = 1.05  # over the last residual: the feedback diverges
 
 
 def laplacian_symbol(shape: tuple[int, int], pixel_um: float, like: Tensor) -> Tensor:
@@ -46,17 +46,15 @@ def high_pass(
     353 px for 1e-7, 112 px for 1e-5, 35 px for 1e-3.
     """
     squared = laplacian_symbol(shape, pixel_um, like).square()
-    floor = torch.finfo(squared.dtype).tiny ** 0.5
+    floor = torch.finfo(squared.dtype).tiny ** 0.5  # against 0 / 0 at f = 0, as r may be 0
     return squared / (squared + regularisation / pixel_um**4 + floor)
 
 
 def inverse_laplacian(density: Tensor, pixel_um: float, regularisation: float) -> Tensor:
-    """Regularised solution u of laplace(u) = density, shape (..., Y, X).
-
-    It is F^-1{F{density} L / (L^2 + r/px^4)}.
-    """
+    """Solution F^-1{F{density} L / (L^2 + r/px^4)} of laplace(u) = density, (..., Y, X)."""
     shape = (density.shape[-2], density.shape[-1])
     symbol = laplacian_symbol(shape, pixel_um, density)
+    # high_pass is 0 at f = 0, so the mean is 0 whatever divides it.
     inverse = high_pass(shape, pixel_um, regularisation, density) / symbol.where(
         symbol < 0, torch.ones_like(symbol)
     )
@@ -97,7 +95,7 @@ def solve_us_tie(
     regularisation: float = AUTHORS_REGULARISATION,
     iterations: int = 25,
 ) -> Tensor:
-    """Phase from the in-focus intensity and its axial derivative.
+    """Phase (Y, X) [rad] of zero mean from the in-focus intensity and its axial derivative.
 
     Parameters
     ----------
@@ -105,17 +103,11 @@ def solve_us_tie(
         Intensity at the plane of the phase, any positive scale.
     axial_derivative : Tensor of shape (Y, X), real
         dI/dz [same scale / um].
-    microscope : Microscope
     regularisation : float
         Dimensionless r of `high_pass`, >= 0. The authors used 5e-9 for experiments.
     iterations : int
         Largest number of rounds of feedback. Fewer are made when the residual is below 1e-3 of the
         start or grows.
-
-    Returns
-    -------
-    Tensor of shape (Y, X), real
-        Phase [rad], zero mean.
     """
     return finished(
         iterate_us_tie(intensity, axial_derivative, microscope, regularisation, iterations)
@@ -131,6 +123,7 @@ def iterate_us_tie(
 ) -> Generator[str, None, Tensor]:
     """`solve_us_tie`, which yields before each round of feedback."""
     k = 2 * pi * microscope.medium_index / microscope.wavelength_um
+    # Not the maximum: the error shrinks by 1 - I / I_max, slowly under a hot pixel.
     brightest = torch.quantile(
         intensity.flatten()[:: max(1, intensity.numel() // 1_000_000)], 0.999
     )
@@ -153,10 +146,7 @@ def iterate_us_tie(
 
 
 def axial_difference(planes: Tensor, defocus_um: Sequence[float]) -> Tensor:
-    """dI/dz (Y, X) of planes (P, Y, X) at signed positions [um].
-
-    It is the slope of a least-squares line through all planes.
-    """
+    """dI/dz (Y, X), the slope of a line through planes (P, Y, X) at signed positions [um]."""
     if len(defocus_um) == 2:
         return (planes[1] - planes[0]) / (defocus_um[1] - defocus_um[0])
     middle = sum(defocus_um) / len(defocus_um)
@@ -166,19 +156,20 @@ def axial_difference(planes: Tensor, defocus_um: Sequence[float]) -> Tensor:
     return torch.tensordot(offsets / offsets.square().sum(), planes, dims=1)
 
 
+def measure_transport(planes: Tensor, defocus_um: Sequence[float]) -> tuple[Tensor, Tensor]:
+    """Intensity and its axial derivative (Y, X): mean of planes (P, Y, X), and slope along z."""
+    return planes.mean(dim=0), axial_difference(planes, defocus_um)
+
+
 def us_tie_of(
     planes: Tensor,
     defocus_um: Sequence[float],
     microscope: Microscope,
     regularisation: float = AUTHORS_REGULARISATION,
-    iterations: int = 25,
 ) -> Tensor:
-    """`solve_us_tie` [rad] of planes over background (P, Y, X) at signed positions [um]: (Y, X).
-
-    The mean of all planes is taken for the intensity at the plane of the phase.
-    """
-    derivative = axial_difference(planes, defocus_um)
-    return solve_us_tie(planes.mean(dim=0), derivative, microscope, regularisation, iterations)
+    """`solve_us_tie` [rad] of planes over background (P, Y, X) at signed positions [um]: (Y, X)."""
+    intensity, slope = measure_transport(planes, defocus_um)
+    return solve_us_tie(intensity, slope, microscope, regularisation)
 
 
 def solve_wotf(
@@ -188,7 +179,7 @@ def solve_wotf(
     regularisation: float,
     condenser_na: float = 0.0,
 ) -> Tensor:
-    """Phase of a weak object, separated from its absorption by Tikhonov least squares.
+    """Phase (Y, X) [rad] of a weak object, zero mean, apart from its absorption (Tikhonov).
 
     At every frequency, sum_z |C_z - A_z F{a} - H_z F{phi}|^2 + r (|F{a}|^2 + |F{phi}|^2) is minimal
     for
@@ -203,17 +194,11 @@ def solve_wotf(
         I / I_background - 1 of at least two planes.
     defocus_um : sequence of float
         Signed position of each plane [um].
-    microscope : Microscope
     regularisation : float
         Dimensionless r > 0. It removes low spatial frequencies. For planes at +-z, half the
         amplitude is left where 8 sin(chi)^2 = r.
     condenser_na : float
         Numerical aperture of the illumination; 0 is coherent light.
-
-    Returns
-    -------
-    Tensor of shape (Y, X), real
-        Phase [rad], zero mean.
     """
     shape = contrast.shape[-2], contrast.shape[-1]
     amplitude, phase = PhaseForwardModel.create(
@@ -223,5 +208,6 @@ def solve_wotf(
     of_amplitude, of_phase = (amplitude * spectra).sum(dim=0), (phase * spectra).sum(dim=0)
     own = amplitude.square().sum(dim=0) + regularisation
     mixed = (amplitude * phase).sum(dim=0)
+    # At least r^2 (Cauchy-Schwarz), so no frequency divides by zero.
     determinant = own * (phase.square().sum(dim=0) + regularisation) - mixed.square()
     return torch.fft.irfft2((own * of_phase - mixed * of_amplitude) / determinant, s=shape)

@@ -12,6 +12,7 @@ from scipy.signal.windows import hann
 from torch import Tensor
 
 from napari_cvdm.core.microscope import Microscope, OpticsError
+from napari_cvdm.physics.fresnel import squared_radius
 
 MEDIA = (1.0, 1.333, 1.515)  # air, water, oil
 MEDIUM_ROOM = 1.01  # by how much the index of a medium exceeds the NA at least
@@ -29,9 +30,9 @@ USUAL_PERIOD_PX, USUAL_SPREAD = (3.3, 0.4)
 
 
 def widefield_psf(microscope: Microscope, size: int, defocus_um: float = 0.0) -> Tensor:
-    """Vectorial point spread function for unpolarised emission.
+    """Vectorial point spread function for unpolarised emission: (size, size), float32, sum 1.
 
-    It is the Richards-Wolf integral of the package psf-generator.
+    It is the Richards-Wolf integral of the package psf-generator, centred.
 
     Parameters
     ----------
@@ -41,11 +42,6 @@ def widefield_psf(microscope: Microscope, size: int, defocus_um: float = 0.0) ->
         Odd side of the square, in pixels.
     defocus_um : float
         Distance of the emitter from the focal plane [um].
-
-    Returns
-    -------
-    Tensor of shape (size, size), float32
-        Intensity, sum 1, centred.
 
     Raises
     ------
@@ -92,13 +88,8 @@ def optical_transfer(kernel: Tensor, shape: tuple[int, int]) -> Tensor:
 
 
 def gaussian_transfer(shape: tuple[int, int], sigma_px: float, like: Tensor) -> Tensor:
-    """Transfer function exp(-2 pi^2 sigma^2 f^2) of a Gaussian blur, real, shape (Y, X).
-
-    f is in cycles/px, and sigma is the standard deviation of the blur.
-    """
-    fy = torch.fft.fftfreq(shape[0], dtype=like.dtype, device=like.device)[:, None]
-    fx = torch.fft.fftfreq(shape[1], dtype=like.dtype, device=like.device)[None, :]
-    return torch.exp(-2 * torch.pi**2 * sigma_px**2 * (fy**2 + fx**2))
+    """Transfer function exp(-2 pi^2 sigma^2 f^2) of a Gaussian blur, f in cycles/px: (Y, X)."""
+    return torch.exp(-2 * torch.pi**2 * sigma_px**2 * squared_radius(shape, 1.0, like))
 
 
 def blur(image: Tensor, transfer: Tensor) -> Tensor:
@@ -118,20 +109,14 @@ def bin_pixels(image: Tensor, factor: int) -> Tensor:
 
 
 def usual_index(na: float) -> float:
-    """Index of air, water or oil, the first that allows light of this NA.
-
-    Where none does, it is the index of a denser oil.
-    """
+    """Index of air, water or oil, the first that allows this NA; else that of a denser oil."""
     return next(
         (index for index in MEDIA if index > MEDIUM_ROOM * na), max(MEDIA[-1], MEDIUM_ROOM * na)
     )
 
 
 def cutoff_period_um(microscope: Microscope) -> float:
-    """Period of the cut-off frequency of a widefield image, lambda / (2 NA) [um].
-
-    OpticsError without NA.
-    """
+    """Period of a widefield image's cut-off, lambda / (2 NA) [um]; OpticsError without NA."""
     if microscope.na is None:
         raise OpticsError(
             "na is not known; the cut-off frequency needs it. Give it with --na, for example 1.4."
@@ -169,10 +154,7 @@ class WidefieldForwardModel:
     def on_canvas(
         cls, psf: Tensor, frame_shape: tuple[int, int], margin: int, upsampling: int
     ) -> "WidefieldForwardModel":
-        """A model with at least `margin` fine pixels around the frame.
-
-        `psf` (S, S) is on the fine grid.
-        """
+        """A model with `margin` fine pixels or more around the frame; `psf` is on the fine grid."""
         height, width = (
             next_fast_len(upsampling * size + 2 * margin, real=True) for size in frame_shape
         )

@@ -26,7 +26,7 @@ FINGERPRINT = "image sha256:"
 def command_of(
     provenance: Mapping[str, Any], files: Mapping[str, str]
 ) -> Generator[Progress, None, str]:
-    """The command that gives the pixels of a result again.
+    """The command that gives the pixels of a result again, one line for a shell.
 
     Parameters
     ----------
@@ -34,17 +34,7 @@ def command_of(
         `Provenance` as plain values: its settings and the fingerprint of its input.
     files : mapping of str to str
         The files that its image was read from, by option: image, and image2, image3, ... where
-        there are such.
-
-    Yields
-    ------
-    Progress
-        Reading the files takes a moment.
-
-    Returns
-    -------
-    str
-        One line for a shell.
+        there are such. Reading them takes a moment.
 
     Raises
     ------
@@ -69,6 +59,7 @@ def command_of(
             f"{' and '.join(files.values())} holds other pixels than the layer had. Save the "
             "layer, open that file, and reconstruct it."
         )
+    # Before the first dot, as the ending may be .ome.tif or .ome.zarr.
     out = f"{Path(files['image']).name.split('.')[0]}-{provenance['model']['name']}"
     return shlex.join(command_words(request, files, out))
 
@@ -81,24 +72,18 @@ def request_of(settings: Mapping[str, Any], files: Mapping[str, str]) -> Reconst
         for entry in fields(ReconstructionRequest)
         if entry.name in settings
     }
+    # JSON has no tuples.
     known |= {name: tuple(value) for name, value in known.items() if isinstance(value, list)}
-    known |= {"background": read_image(files["background"]).array} if "background" in files else {}
+    if "background" in files:
+        known["background"] = read_image(files["background"]).array
     known["psf"] = _same_psf(settings.get("psf"), files.get("psf"))
-    return ReconstructionRequest(
-        **{
-            **known,
-            "image": with_planes(
-                stacks, card_of_method(settings["model"]), known.get("defocus_um")
-            ),
-        }
-    )
+    card = card_of_method(settings["model"])
+    known["image"] = with_planes(stacks, card, known.get("defocus_um"))
+    return ReconstructionRequest(**known)
 
 
 def _same_psf(setting: str | None, file: str | None) -> MeasuredPsf | None:
-    """The PSF of a file.
-
-    RequestError where the settings name a PSF and the file is missing or holds another.
-    """
+    """The PSF of a file; RequestError where the settings name one that it does not hold."""
     if setting is None:
         return None
     if file is None:

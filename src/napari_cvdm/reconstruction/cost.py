@@ -56,20 +56,8 @@ def estimate(
 ) -> Generator[Progress, None, Estimate]:
     """Evaluate the networks on the largest tile with its halo, and scale by the areas of all tiles.
 
-    Yields
-    ------
-    Progress
-        Before each evaluation; to cancel is to stop iterating.
-
-    Returns
-    -------
-    Estimate
-        Preparing the frames is measured on the first one.
-
-    Raises
-    ------
-    RequestError, OpticsError, DeviceError, CheckpointError
-        As from `reconstruct`.
+    Preparing the frames is measured on the first one. Progress comes before each evaluation; to
+    cancel is to stop iterating. Errors are those of `reconstruct`.
     """
     task = task_of(model.card)
     plan = resolve(request, task)
@@ -92,23 +80,21 @@ def estimate(
     areas = [(rows.read(fold), columns.read(fold)) for rows, columns in tiles]
     sides = [(rows.stop - rows.start, columns.stop - columns.start) for rows, columns in areas]
     largest = max(sides, key=lambda side: side[0] * side[1])
-    together = min(
-        plan.samples, samples_together(prepared.valid.size * network.config.upsampling**2)
-    )
+    fine = prepared.valid.size * network.config.upsampling**2
+    together = min(plan.samples, samples_together(fine))
     once, step = yield from _one_tile(network, largest, device, together, plan.precision)
     # Those at the edges read less.
     whole_tiles = sum(height * width for height, width in sides) / (largest[0] * largest[1])
     drawing = evaluations(network, plan.samples, plan.steps)
     seconds = frames * (preparing + whole_tiles * (once + drawing * step))
-    memory = tile_bytes(network, largest, together, plan.precision, device) + _bytes_of(
-        plan, network, prepared.valid.shape, frames, together
-    )
-    deconvolved = (
-        0
-        if prepared.lens is None
-        else DECONVOLVED_BYTES * prepared.valid.size * network.config.upsampling**2
-    )
-    before = deconvolved if prepared.posterior is None else prepared.posterior.memory_bytes
+    memory = tile_bytes(network, largest, together, plan.precision, device)
+    memory += _bytes_of(plan, network, prepared.valid.shape, frames, together)
+    # The inversion ends before the networks begin, so only the larger counts.
+    before = 0
+    if prepared.posterior is not None:
+        before = prepared.posterior.memory_bytes
+    elif prepared.lens is not None:
+        before = DECONVOLVED_BYTES * fine
     return Estimate(seconds=seconds, memory_bytes=max(memory, before), tiles=len(tiles))
 
 
@@ -137,17 +123,8 @@ def tile_bytes(
     """Bytes of the tensors that the networks need for one tile, at the peak.
 
     It is a closed form of the networks' widths. The weights and the workspace of a convolution are
-    not part of it.
-
-    Parameters
-    ----------
-    network : CVDM
-    shape : tuple of int
-        (Y, X) of the tile with its halo, on the condition's grid.
-    together : int
-        Samples that go through the sampler together.
-    precision : {"fp32", "bf16"}
-    device : torch.device
+    not part of it. `shape` (Y, X) is that of the tile with its halo, on the condition's grid, and
+    `together` is the number of samples that go through the sampler together.
     """
     config = network.config
     inputs, pixels = config.condition_channels * config.condition_fold**2, config.fold**2
@@ -170,17 +147,8 @@ def tile_bytes(
     return ceil(area * max(steps, *regressions, 0.0))
 
 
-def _bytes_of(
-    plan: Plan,
-    network: CVDM,
-    shape: tuple[int, int],
-    frames: int,
-    together: int,
-) -> int:
-    """Bytes of what does not depend on the tile.
-
-    They hold conditions, features and noisy images of a frame, and the arrays of the result.
-    """
+def _bytes_of(plan: Plan, network: CVDM, shape: tuple[int, int], frames: int, together: int) -> int:
+    """Bytes of what does not depend on the tile: a frame's maps, the result and the weights."""
     config = network.config
     pixels = shape[0] * shape[1]
     fine = pixels * config.upsampling**2
@@ -197,12 +165,7 @@ def _bytes_of(
 class BenchmarkTile:
     """A tile of zeros on the network's device, halfway through the sampler.
 
-    Parameters
-    ----------
-    shape : tuple of int
-        (Y, X) on the condition's grid.
-    together : int
-        Samples that go through the sampler together.
+    `shape` (Y, X) is on the condition's grid; `together` samples go through the sampler together.
     """
 
     @torch.inference_mode()
@@ -215,10 +178,8 @@ class BenchmarkTile:
         features = network.features(self._condition, self.mean_residual("fp32"))
         rate = finished(self._tiled.rate(features))
         self._entered = network.first_layer_features(features)
-        self._exponent, self._noisy = (
-            torch.full_like(rate, MIDDLE_NEG_LOG_GAMMA),
-            rate.expand(together, -1, -1, -1),
-        )
+        self._exponent = torch.full_like(rate, MIDDLE_NEG_LOG_GAMMA)
+        self._noisy = rate.expand(together, -1, -1, -1)
 
     @torch.inference_mode()
     def mean_residual(self, precision: str) -> Tensor:

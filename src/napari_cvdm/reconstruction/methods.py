@@ -15,20 +15,15 @@ if TYPE_CHECKING:
 
 
 def baseline_named(name: str) -> Baseline | None:
-    """The classical method of a name, or of a name and its parameter (``us-tie:1e-5``).
+    """The classical method of a name, perhaps with a parameter (``us-tie:1e-5``), or else None.
 
-    None where the name is not that of a classical method.
-
-    Raises
-    ------
-    RequestError
-        A parameter that is no number, or out of its range.
+    RequestError for a parameter that is no number, or out of its range.
     """
     word, colon, value = name.partition(":")
     method = BASELINES.get(word)
     if method is None or not colon:
         return method
-    kind = type(getattr(method, method.parameter))
+    kind = type(getattr(method, method.parameter))  # iterations and draws are whole numbers
     try:
         number = kind(value)
     except ValueError:
@@ -90,18 +85,10 @@ def _with_baselines(error: UnknownModelError) -> UnknownModelError:
 
 
 def load_method(name_or_path: str) -> Checkpoint | Baseline:
-    """A model or a classical method.
+    """A model or a classical method; both have a `card`.
 
-    Parameters
-    ----------
-    name_or_path : str
-        A name of `BASELINES`, with its parameter after a colon if needed, or what
-        `load_model` takes.
-
-    Returns
-    -------
-    Checkpoint or Baseline
-        Both have a `card`.
+    It takes a name of `BASELINES`, with its parameter after a colon if needed, or what `load_model`
+    takes.
 
     Raises
     ------

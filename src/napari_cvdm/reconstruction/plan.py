@@ -23,10 +23,7 @@ def resolve(
 ) -> Plan:
     """Fill in what a request leaves open.
 
-    Parameters
-    ----------
-    begun : mapping, optional
-        Settings of the result that the run continues; they decide on the precision.
+    `begun` are the settings of a result that the run continues; they decide on the precision.
 
     Raises
     ------
@@ -50,6 +47,7 @@ def resolve(
             "Give them with --defocus-um, for example --defocus-um -1 1."
         )
     device = pick_device(request.device)
+    # In the request, so that its settings tell what was chosen.
     request = replace(request, precision=_resolve_precision(request.precision, device, begun))
     return Plan(
         image=request.image,
@@ -68,7 +66,7 @@ def resolve(
         seed=request.seed,
         sampler=request.sampler,
         device=str(device),
-        precision="bf16" if request.precision == "bf16" else "fp32",
+        precision="bf16" if request.precision == "bf16" else "fp32",  # auto is resolved by now
         tile=request.tile,
         schedule_points=request.schedule_points,
         keep_samples=request.keep_samples,
@@ -90,15 +88,9 @@ def _resolve_precision(asked: str, device: Any, begun: Mapping[str, Any] | None)
 
 
 def settings_of(request: ReconstructionRequest) -> dict[str, Any]:
-    """Every setting by its name.
-
-    Optics that the image states are filled in. Images among the settings become fingerprints.
-    """
-    settings = {
-        entry.name: getattr(request, entry.name)
-        for entry in fields(request)
-        if entry.name != "image"
-    }
+    """Every setting by its name, with the image's optics, and images as fingerprints."""
+    settings = {entry.name: getattr(request, entry.name) for entry in fields(request)}
+    del settings["image"]
     settings |= {name: request.known_optics(name) for name in OPTICS}
     if request.image.series is not None:
         settings["series"] = request.image.series
@@ -114,10 +106,8 @@ def settings_of(request: ReconstructionRequest) -> dict[str, Any]:
 def task_of(card: ModelCard) -> Task:
     """The task of a model, or of a method that has no network.
 
-    Raises
-    ------
-    CheckpointError
-        A task that this version does not know, or a network of another shape than the task's.
+    CheckpointError where this version does not know it, or a network has another shape than it
+    needs.
     """
     task = find_task(card.task)
     if task is None:
@@ -137,13 +127,7 @@ def task_of(card: ModelCard) -> Task:
 
 
 def check_planes(image: ImageStack, task: Task) -> None:
-    """Check the plane axis of an image.
-
-    Raises
-    ------
-    RequestError
-        The plane axis is not just before YX, or the task takes another number of planes.
-    """
+    """RequestError unless the plane axis is just before YX, and as long as the task takes."""
     if "P" in image.axes and not image.axes.endswith("PYX"):
         raise RequestError(
             f"{image.source}: axes {image.axes}; the plane axis P must stand just before YX. Move "
@@ -164,12 +148,8 @@ def with_planes(
 ) -> ImageStack:
     """One image with all planes, its unnamed axis under a name that image files have.
 
-    Parameters
-    ----------
-    stacks : sequence of ImageStack
-        One stack, or one image for each plane.
-    defocus_um : sequence of float, optional
-        The positions of the planes: a single stack must have an axis of as many planes.
+    `stacks` are one stack, or one image for each plane. With `defocus_um`, a single stack must have
+    an axis of as many planes as positions.
 
     Raises
     ------
@@ -187,5 +167,6 @@ def with_planes(
             f"{len(stacks)} images were given ({sources}); {card.name} takes {task.inputs}. Give "
             "one image."
         )
+    # An axis without a name is S; OME has T, Z and C.
     free = next((letter for letter in _OME_AXES if letter not in image.axes), "S")
     return replace(image, axes=image.axes.replace("S", free))

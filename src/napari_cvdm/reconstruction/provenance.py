@@ -47,9 +47,8 @@ class ProvenanceRecorder:
         self._read += 1
         pixels = read_frame(image, index)
         self._fingerprint.add(pixels)
-        if (
-            prod(image.loop_shape) > 1
-        ):  # a blank image may be asked for, but a blank frame of a movie is a fault
+        # A blank image may be asked for, but a blank frame of a movie is a fault.
+        if prod(image.loop_shape) > 1:
             check_frame(pixels, frame_name(image, index))
         return pixels
 
@@ -86,19 +85,13 @@ class ProvenanceRecorder:
         )
 
     def _input_hash(self) -> str:
-        image = self._plan.image
-        frames = image.array.size // (
-            image.array.shape[-1]
-            * image.array.shape[-2]
-            * (image.array.shape[-3] if "P" in image.axes else 1)
-        )
+        image, value = self._plan.image, self._fingerprint.value
+        frames = prod(image.loop_shape)
         if self._read == frames:
-            return self._fingerprint.value
-        return (
-            f"{self._fingerprint.value} of the first {self._read} of {frames} frames"
-            if image.lazy
-            else sha256_of(image.array)
-        )
+            return value
+        if not image.lazy:
+            return sha256_of(image.array)
+        return f"{value} of the first {self._read} of {frames} frames"
 
 
 def make_provenance(
@@ -113,24 +106,17 @@ def make_provenance(
 ) -> Provenance:
     """Everything needed to compute the same pixels again, whole or block by block.
 
-    Parameters
-    ----------
-    input_sha256 : str
-        Of the pixels of the image.
-    estimated : sequence of mapping
-        What was estimated from each frame.
-    tile : int
-        The smallest that was used [px].
-    counts : ndarray of int
-        Samples of each frame.
-    seconds : float
-        Of the whole run.
+    `input_sha256` is of the pixels of the image, `estimated` was found in each frame, and `tile` is
+    the smallest that was used [px]. `counts` are the samples of each frame, and `seconds` those of
+    the whole run.
     """
     settings = dict(plan.settings)
+    # A stopped run has fewer than the plan asked for.
     if counts.min() == counts.max() > 0:
         settings["samples"] = int(counts.max())
     model = dict(method.entry if isinstance(method, Baseline) else model_entry(method))
     fitted: Any = model.pop("calibration", {})
+    # Of the frame with the fewest samples, where the interval must be widest.
     carried = carried_calibration(fitted, int(counts.min()), plan.steps, plan.sampler)
     return Provenance(
         inputs={plan.image.source: input_sha256},
@@ -152,14 +138,7 @@ def provenance_record(
 ) -> dict[str, Any]:
     """What ``provenance.json`` holds beside any result, a folder or an OME-Zarr.
 
-    Parameters
-    ----------
-    provenance : Provenance
-    output : mapping
-        Unit, axes and pixel size of the images, and what else describes them.
-    forward : ForwardCheck, optional
-    device : str
-        The device that was used in the end.
+    `output` describes the images: unit, axes, pixel size. `device` was used in the end.
     """
     known = asdict(provenance)
     return {
@@ -176,13 +155,6 @@ def provenance_record(
     }
 
 
-def write_record(path: Path, record: Mapping[str, Any]) -> None:
-    """Write ``provenance.json``."""
-    text = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
-    # The name of a file may be no UTF-8.
-    path.write_text(text, encoding="utf-8", errors="replace")
-
-
 def write_images(
     folder: Path,
     reconstruction: Reconstruction,
@@ -192,12 +164,7 @@ def write_images(
     """Write every image of a reconstruction as float32 OME-TIFF; return the names of the files.
 
     The folder exists. `place` and `channels` are those of the input, see `ImageStack`; what is not
-    known of its place is 0.
-
-    Raises
-    ------
-    ImageFileError
-        The disk is full, or the folder may not be written to.
+    known of its place is 0. ImageFileError where the disk is full or the folder is protected.
     """
     # A finer grid starts half a pixel before that of the input.
     coarse_um = reconstruction.pixel_um * reconstruction.upsampling
@@ -269,17 +236,9 @@ def write_provenance(
 ) -> None:
     """Write ``provenance.json``: everything needed to make the same pixels again.
 
-    Parameters
-    ----------
-    settings : mapping
-        Every option by its name. They take precedence over those of the reconstruction, which add
-        what was left out.
-    inputs : mapping
-        Path and SHA-256 of every file, by option.
-    timings_s : mapping
-        Seconds by stage.
-    device : str
-        The device that was used in the end.
+    `settings` are all options by name; they take precedence over those of the reconstruction, which
+    add what was left out. `inputs` are path and SHA-256 of every file, by option, `timings_s`
+    seconds by stage, and `device` the one that was used in the end.
     """
     output = {
         "unit": reconstruction.unit,
@@ -293,7 +252,9 @@ def write_provenance(
     record["inputs"] = dict(inputs)
     record["settings"] |= settings
     record["timings_s"] = {name: round(seconds, 3) for name, seconds in timings_s.items()}
-    write_record(folder / PROVENANCE, record)
+    text = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
+    # The name of a file may be no UTF-8.
+    (folder / PROVENANCE).write_text(text, encoding="utf-8", errors="replace")
 
 
 def file_sha256(path: Path) -> str:
@@ -339,13 +300,14 @@ def write_result(
 def model_entry(model: Checkpoint) -> dict[str, object]:
     """Name, fingerprint, task, noise scale, training and calibration of a model."""
     card = model.card
-    known = {
+    return {
         "name": card.name,
         "sha256": model.sha256,
         "task": card.task,
         "noise_scale": model.network.config.noise_scale,
+        "training": dict(card.training),
+        "calibration": dict(card.calibration),
     }
-    return {**known, "training": dict(card.training), "calibration": dict(card.calibration)}
 
 
 def short_memory_warning(used: int, asked: int) -> tuple[str, ...]:
@@ -360,6 +322,7 @@ def short_memory_warning(used: int, asked: int) -> tuple[str, ...]:
 
 def check_continues(plan: Plan, model: Checkpoint, earlier: Reconstruction) -> None:
     """RequestError unless a plan is that of an earlier result, with more samples."""
+    # As JSON has them, since the earlier result may come from a file.
     before, now = (
         json.loads(json.dumps(dict(settings)))
         for settings in (earlier.provenance.settings, plan.settings)
@@ -369,10 +332,8 @@ def check_continues(plan: Plan, model: Checkpoint, earlier: Reconstruction) -> N
         changed.append("the model's weights")
     if earlier.provenance.model.get("noise_scale", 1.0) != model.network.config.noise_scale:
         changed.append("the model's noise scale")
-    if (
-        not plan.image.lazy
-        and sha256_of(plan.image.array) not in earlier.provenance.inputs.values()
-    ):
+    inputs = earlier.provenance.inputs.values()
+    if not plan.image.lazy and sha256_of(plan.image.array) not in inputs:
         changed.append("the image")
     if changed:
         raise RequestError(

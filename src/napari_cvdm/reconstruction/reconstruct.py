@@ -1,16 +1,17 @@
 """From a request and a method to a reconstruction. Read this page first."""
 
 import time
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import product
 from math import prod
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
 
-from napari_cvdm.baselines import Baseline
+from napari_cvdm.baselines import FIRST_LOOKS, Baseline
 from napari_cvdm.checks.forward_check import ForwardCheckAccumulator
 from napari_cvdm.checks.plane_warnings import plane_warnings
 from napari_cvdm.checks.run_checks import RunChecks, with_quality_flag
@@ -23,7 +24,15 @@ from napari_cvdm.checks.training_range import (
 )
 from napari_cvdm.core.plan import Plan, file_warnings, z_step_warning
 from napari_cvdm.core.request import ReconstructionRequest, RequestError
-from napari_cvdm.core.result import NO_CLOCK, ClockCurve, Progress, Reconstruction, Stop
+from napari_cvdm.core.result import (
+    NO_CLOCK,
+    ClockCurve,
+    FrameView,
+    Progress,
+    Reconstruction,
+    Stop,
+    finished,
+)
 from napari_cvdm.core.statistics import RunningMoments
 from napari_cvdm.io import ImageFileError
 from napari_cvdm.io.axes import read_frame
@@ -102,7 +111,7 @@ def reconstruct(
             )
         # No network, no choice of precision.
         plan = resolve(replace(request, precision="fp32"), task)
-        plan = replace(plan, samples=1, schedule_points=0)
+        plan = replace(plan, samples=1, schedule_points=0)  # one answer, and no schedule
         checks, solver = None, ClassicalSolver(plan, method)
     else:
         plan = resolve(request, task, None if earlier is None else earlier.provenance.settings)
@@ -112,6 +121,7 @@ def reconstruct(
         solver = NetworkSolver(plan, task, method, checks)
     record, arrays = ProvenanceRecorder(plan, method), ResultArrays(plan, task, earlier)
     skipped = yield from _solve_frames(plan, solver, record, arrays)
+    # A skipped frame has no samples, but nobody stopped it.
     tried = np.array(
         [count for index, count in np.ndenumerate(arrays.counts) if index not in skipped]
     )
@@ -132,9 +142,10 @@ def reconstruct(
         *unusable,
     )
     provenance = record.provenance(warnings, time.perf_counter() - started, tried)
-    forward = None
+    points, forward = plan.schedule_points, None
     if checks is not None:
         forward = checks.forward()
+        # After all warnings, since the flag weighs them.
         flag = checks.flag(forward, warnings, unusable, record.estimated)
         provenance = with_quality_flag(provenance, flag)
     return Reconstruction(
@@ -150,10 +161,7 @@ def reconstruct(
         clock=solver.clock(CLOCK_POINTS),
         # The times as they are written, not as the clock takes them, in float32.
         schedule_clock=replace(
-            solver.clock(plan.schedule_points),
-            times=tuple(
-                (number + 1) / plan.schedule_points for number in range(plan.schedule_points)
-            ),
+            solver.clock(points), times=tuple((number + 1) / points for number in range(points))
         ),
         samples=arrays.kept_samples(),
         counts=arrays.counts,
@@ -181,19 +189,10 @@ class Comparison:
 def compare_methods(
     request: ReconstructionRequest, names: Sequence[str]
 ) -> Generator[Progress, Stop | None, Comparison]:
-    """Reconstruct an image with several methods, and image each answer again.
+    """Reconstruct an image with several methods, one after the other, and image each answer again.
 
-    Parameters
-    ----------
-    request : ReconstructionRequest
-        Its model says how the image was formed.
-    names : sequence of str
-        Models and classical methods of the same task.
-
-    Yields
-    ------
-    Progress
-        Of each method, one after the other.
+    The model of the request says how the image was formed. `names` are models and classical methods
+    of the same task.
     """
     card = load_method(request.model).card
     task, answers = task_of(card), list[Reconstruction]()
@@ -211,19 +210,14 @@ def compare_methods(
     checks = [ForwardCheckAccumulator(plan, card, None) for _ in answers]
     shape = plan.image.loop_shape
     for number, index in enumerate(np.ndindex(shape) if answers else ()):
-        prepared, _ = yield from follow_stages(
-            task.prepare(read_frame(plan.image, index), plan),
-            FrameIndex(index, number, prod(shape)),
-            prefix="the check: ",
-        )
+        place, pixels = FrameIndex(index, number, prod(shape)), read_frame(plan.image, index)
+        prepared, _ = yield from follow_stages(task.prepare(pixels, plan), place, "the check: ")
         if plan.region is not None:
-            prepared = prepared.within(plan.region, 1)
+            prepared = prepared.within(plan.region, 1)  # no network, so no grid to meet
         for check, answer in zip(checks, answers, strict=True):
             moments = RunningMoments(answer.mean[index], answer.variance[index], 1)
             for steps in (check.begin(index, prepared), check.end(moments)):
-                yield from follow_stages(
-                    steps, FrameIndex(index, number, prod(shape)), prefix="the check: "
-                )
+                yield from follow_stages(steps, place, "the check: ")
     pairs = zip(answers, checks, strict=True)
     return Comparison(
         answers=tuple(replace(answer, forward=check.result()) for answer, check in pairs),
@@ -250,6 +244,7 @@ def _solve_frames(
             break
         except (RequestError, ImageFileError) as error:
             skipped[index] = error
+            # What a first frame shows of the request holds for all frames.
             bad_request = number == 0 and isinstance(error, RequestError)
             if bad_request or len(skipped) == len(indices):
                 raise skipped[indices[0]] from None
@@ -289,17 +284,39 @@ class SolvedFrame:
 Solving = Generator[Progress, Stop | None, tuple[SolvedFrame, Stop | None]]
 
 
-class FrameSolver(Protocol):
-    """Reconstructs the frames of a plan one by one."""
+class FirstLook:
+    """What a fast classical method makes of a frame, to be seen once while the frame is inverted.
 
-    def clock(self, points: int) -> ClockCurve:
-        """The schedule's clock at so many times; empty without a schedule."""
+    Nothing is computed unless somebody looks.
+    """
 
-    def solve(self, pixels: np.ndarray, place: FrameIndex, moments: RunningMoments) -> Solving:
-        """Solve one frame (P, Y, X), and count its samples in."""
+    def __init__(self, plan: Plan, task: Task, pixels: np.ndarray, place: FrameIndex) -> None:
+        self._plan, self._task, self._pixels, self._place = plan, task, pixels, place
+        self._method = FIRST_LOOKS.get(task.name)
 
-    def warnings(self) -> tuple[str, ...]:
-        """Reasons to doubt all frames, known at the end."""
+    def offer(self) -> Callable[[], FrameView] | None:
+        """`view`, until it was called."""
+        return None if self._method is None else self.view
+
+    def view(self) -> FrameView:
+        """The frame, solved; without samples, schedule and valid pixels."""
+        method, self._method = self._method, None
+        shape = [(part.stop - part.start) * self._task.upsampling for part in self._plan.window]
+        empty = np.zeros(shape, np.float32)
+        moments = RunningMoments(empty, empty)
+        if method is not None:
+            with suppress(ValueError):  # the inversion will say what is wrong
+                finished(
+                    ClassicalSolver(self._plan, method).solve(self._pixels, self._place, moments)
+                )
+        return FrameView(
+            index=self._place.index,
+            samples=0,
+            mean=moments.mean,
+            variance=empty,
+            rate=empty,
+            valid=empty.astype(bool),
+        )
 
 
 class NetworkSolver:
@@ -311,26 +328,28 @@ class NetworkSolver:
         self._network = network_on(model.network, torch.device(plan.device))
 
     def clock(self, points: int) -> ClockCurve:
-        """Of the model."""
+        """The clock of the model at so many times."""
         return clock_curve(self._model.network.clock, points)
 
     def solve(self, pixels: np.ndarray, place: FrameIndex, moments: RunningMoments) -> Solving:
-        """Prepare the frame once, then draw all its samples."""
+        """Prepare one frame (P, Y, X) once, then draw all its samples, and count them in."""
         plan, config = self._plan, self._network.config
         steps = plan.samples * plan.steps
+        preparing = self._task.prepare(pixels, plan)
+        look = FirstLook(plan, self._task, pixels, place)
+        # Later frames have those before them to be seen, and more samples the earlier ones.
+        first = place.number == 0 and not moments.count
         prepared, stop = yield from follow_stages(
-            self._task.prepare(pixels, plan), place, steps=steps
+            preparing, place, steps=steps, offer=look.offer if first else lambda: None
         )
         self._checks.prepared(prepared)
         if plan.region is not None:
             prepared = prepared.within(plan.region, config.condition_fold * config.alignment)
-        _, checked = yield from follow_stages(
-            self._checks.begin(place.index, prepared), place, "the check, ", steps
-        )
-        frame, begun = yield from follow_stages(
-            FrameSampler.begin(plan, self._network, prepared, place), place, steps=steps
-        )
-        stop = begun or checked or stop
+        beginning = self._checks.begin(place.index, prepared)
+        _, checked = yield from follow_stages(beginning, place, "the check, ", steps)
+        sampler = FrameSampler.begin(plan, self._network, prepared, place)
+        frame, begun = yield from follow_stages(sampler, place, steps=steps)
+        stop = begun or checked or stop  # sent in any of the stages
         samples, stop = yield from sample_frame(frame, moments, self._checks.see, stop)
         for stage in self._checks.end(moments) if moments.count else ():
             stop = (
@@ -386,6 +405,10 @@ class ClassicalSolver:
         return (*alone, *self._method.warnings(self._plan))
 
 
+FrameSolver = NetworkSolver | ClassicalSolver
+"""Reconstructs the frames of a plan one by one."""
+
+
 class ResultArrays:
     """The images of a result, filled frame by frame.
 
@@ -394,10 +417,7 @@ class ResultArrays:
 
     def __init__(self, plan: Plan, task: Task, earlier: Reconstruction | None) -> None:
         loops = plan.image.loop_shape
-        shape = (
-            *loops,
-            *((part.stop - part.start) * task.upsampling for part in plan.window),
-        )
+        shape = (*loops, *((part.stop - part.start) * task.upsampling for part in plan.window))
         self.mean, self.variance, self.rate = (np.zeros(shape, np.float32) for _ in range(3))
         self.valid = np.zeros(shape, dtype=bool)
         self.counts = np.zeros(loops, dtype=int)
@@ -414,7 +434,7 @@ class ResultArrays:
 
     def fill(self, index: tuple[int, ...], moments: RunningMoments, solved: SolvedFrame) -> None:
         """Put one frame in; without a single sample it stays empty."""
-        before = int(self.counts[index])
+        before = int(self.counts[index])  # new samples are numbered from here on
         self.counts[index] = moments.count
         if moments.count:
             self.mean[index], self.variance[index] = moments.mean, moments.variance

@@ -42,9 +42,8 @@ def samples_together(pixels: int) -> int:
 
 def sample_groups(first: int, samples: int, together: int) -> Iterator[range]:
     """Samples `first`, ..., `samples` - 1, so many of them together."""
-    return (
-        range(start, min(samples, start + together)) for start in range(first, samples, together)
-    )
+    starts = range(first, samples, together)
+    return (range(start, min(samples, start + together)) for start in starts)
 
 
 def evaluations(network: CVDM, samples: int, steps: int) -> int:
@@ -71,21 +70,17 @@ class FinishedFramesKept(Exception):
 
 
 def follow_stages(
-    work: Generator[str, None, Result], place: FrameIndex, prefix: str = "", steps: int = 1
+    work: Generator[str, None, Result],
+    place: FrameIndex,
+    prefix: str = "",
+    steps: int = 1,
+    offer: Callable[[], Callable[[], FrameView] | None] = lambda: None,
 ) -> Generator[Progress, Stop | None, tuple[Result, Stop | None]]:
     """Turn the stages of work on one frame, named in words, into progress of `steps` a frame.
 
-    Raises
-    ------
-    FinishedFramesKept
-        `Stop.KEEP` was sent, and frames before this one are finished.
-
-    Returns
-    -------
-    result
-        Of the work.
-    stop : Stop, optional
-        What was sent on the way.
+    `offer` gives what there is to see meanwhile. The work's result is returned with what was sent
+    on the way. FinishedFramesKept is raised where `Stop.KEEP` was sent and frames before this one
+    are finished.
     """
     stop = None
     while True:
@@ -98,8 +93,10 @@ def follow_stages(
                 stage=f"{prefix}{stage}{place.suffix}",
                 done=place.number * steps,
                 total=place.frames * steps,
+                view=offer(),
             )
         ) or stop
+        # Nothing of a first frame is finished, so it goes on to its first sample.
         if stop is Stop.KEEP and place.number:
             work.close()
             raise FinishedFramesKept
@@ -156,6 +153,8 @@ class FrameSampler:
         std = yield from name_stages("expected error", say_tiles(tiled.residual_std(features)))
         rate = yield from name_stages("noise-rate map", say_tiles(tiled.rate(features)))
         height, width = prepared.initial_estimate.shape
+        if grid_rate is None:
+            grid_rate = float(rate[0, 0, :height, :width].median())
         return cls(
             plan=plan,
             prepared=prepared,
@@ -166,9 +165,7 @@ class FrameSampler:
             first_layer_features=network.first_layer_features(features),
             rate=rate,
             std=std,
-            grid_rate=float(rate[0, 0, :height, :width].median())
-            if grid_rate is None
-            else grid_rate,
+            grid_rate=grid_rate,
         )
 
     @property
@@ -187,20 +184,17 @@ class FrameSampler:
         return canvas[0, 0, :height, :width]
 
     def _stream(self, sample: int) -> int:
+        # Frames never share noise: the stride is more than the most samples of a frame.
         return self.place.number * FRAME_SEED_STRIDE + sample
 
     def _noise(self, samples: range, step: int) -> Tensor:
-        shape, seed, origin = (
-            (self.rate.shape[-2], self.rate.shape[-1]),
-            self.plan.seed,
-            self.prepared.origin,
-        )
-        return self.tiled.network.noise(
-            shape, [self._stream(sample) for sample in samples], step, seed, origin
-        )
+        shape = self.rate.shape[-2], self.rate.shape[-1]
+        streams = [self._stream(sample) for sample in samples]
+        return self.tiled.network.noise(shape, streams, step, self.plan.seed, self.prepared.origin)
 
     def clock_values(self) -> tuple[float, ...]:
         """Falling clock values T at which the denoiser is evaluated."""
+        # The published sampler has the published grid: even in time, not in log-SNR.
         if self.plan.sampler == "ancestral":
             return uniform_time_grid(self.tiled.network.clock, self.plan.steps, self.rate.device)
         return clock_grid(self.grid_rate, self.plan.steps)
@@ -229,15 +223,11 @@ class FrameSampler:
         return self.tiled.clean(noisy, neg_log_gamma, self.first_layer_features)
 
     def groups(self, first: int) -> Iterator[range]:
-        """The samples from `first` on, in groups.
-
-        The very first sample is alone, so that a result can be shown and kept soon.
-        """
+        """The samples from `first` on, in groups; the very first alone, to be shown soon."""
         alone = int(first == 0 and self.place.number == 0)
         yield from (range(1),) * alone
-        yield from sample_groups(
-            first + alone, self.plan.samples, samples_together(self.rate.numel())
-        )
+        together = samples_together(self.rate.numel())
+        yield from sample_groups(first + alone, self.plan.samples, together)
 
     @torch.inference_mode()
     def image(self, clean: Tensor, sample: int) -> Generator[str, None, np.ndarray]:
@@ -252,44 +242,36 @@ class FrameSampler:
         )
         image = (self._cropped(decoded) * self.prepared.gain).float().cpu().numpy()
         posterior = self.prepared.posterior
-        if posterior is not None:
-            image = (
-                (yield from posterior.refine(image, self._stream(sample)))
-                if self.plan.steps > 1
-                else posterior.blend(image)
-            )
+        if posterior is not None and self.plan.steps > 1:
+            image = yield from posterior.refine(image, self._stream(sample))
+        elif posterior is not None:
+            image = posterior.blend(image)
         return self.prepared.kept(image)
 
     def stage(self, samples: range, *doing: str) -> str:
         """What is being done, in words."""
-        which = (
-            f"sample {samples.stop}"
-            if len(samples) == 1
-            else f"samples {samples.start + 1} to {samples.stop}"
-        )
-        parts = ", ".join(part for part in doing if part)
-        return f"{which} of {self.plan.samples}{', ' * bool(parts)}{parts}{self.place.suffix}"
+        alone = len(samples) == 1
+        which = f" {samples.stop}" if alone else f"s {samples.start + 1} to {samples.stop}"
+        parts = (f"sample{which} of {self.plan.samples}", *doing)
+        return ", ".join(part for part in parts if part) + self.place.suffix
 
     def first_view(self) -> FrameView:
         """The physical estimate, before there is a sample."""
         estimate = self.prepared.estimate
-        return FrameView(
-            index=self.place.index,
-            samples=0,
-            mean=estimate,
-            variance=np.zeros_like(estimate),
-            rate=self.rate_map,
-            valid=self.valid,
-        )
+        return self._view(0, estimate, np.zeros_like(estimate))
 
     def view(self, moments: RunningMoments, clean: Tensor, sample: int) -> FrameView:
         """What there is to see: the finished samples, or the first one in the making."""
+        # Finished samples are less noisy than one in the making.
         mean = moments.mean if moments.count else finished(self.image(clean, sample))
+        return self._view(moments.count, mean, moments.variance)
+
+    def _view(self, samples: int, mean: np.ndarray, variance: np.ndarray) -> FrameView:
         return FrameView(
             index=self.place.index,
-            samples=moments.count,
+            samples=samples,
             mean=mean,
-            variance=moments.variance,
+            variance=variance,
             rate=self.rate_map,
             valid=self.valid,
         )
@@ -303,6 +285,9 @@ def sample_frame(
     stop: Stop | None = None,
 ) -> Sampled:
     """Draw the samples that a frame still lacks.
+
+    It returns the new ones, if the plan keeps them, and what was sent, so that no further frame is
+    begun, either.
 
     Parameters
     ----------
@@ -319,14 +304,8 @@ def sample_frame(
         Before every tile, and after every step of the sampler, which may be one of several samples
         together. Sent `Stop.KEEP`, no further sample is begun, and unfinished ones are dropped
         unless one is the first of all.
-
-    Returns
-    -------
-    samples : list of ndarray
-        The new ones, if the plan keeps them.
-    stop : Stop, optional
-        What was sent, so that no further frame is begun, either.
     """
+    # torch's decorator sets the mode at every resumption, and leaves it at every yield.
     drawing = _SampleDrawer(frame, moments, see, stop)
     if moments.count < frame.plan.samples:
         yield from drawing.draw()
@@ -428,6 +407,7 @@ class _SampleDrawer:
 
         def said(tile: Tile) -> tuple[str, float]:
             words = self._frame.stage(group, tile_words(tile), f"step {step} of {self._steps}")
+            # A finished tile is a fraction of an evaluation.
             return words, before + len(group) * (tile[0] - 1) / tile[1]
 
         return (yield from self._follow(self._frame.clean(noisy, neg_log_gamma), said))

@@ -37,9 +37,8 @@ LARGEST_MISFIT = 6.0
 LEAST_DEVIATION = 1e-6  # of the brightest pixel: an image without noise is still exact to so much
 USUAL_OPTICS = {"wavelength_um": 0.52, "na": 1.4}  # scaled to the cut-off period of an image
 LARGEST_ESTIMATED_PX = 512
-DECONVOLVED_BYTES = (
-    48  # for a pixel of the fine canvas while it is deconvolved: estimates, ratio, two spectra
-)
+# For a pixel of the fine canvas while it is deconvolved: estimates, ratio, two spectra.
+DECONVOLVED_BYTES = 48
 NOISE_SIGMAS = 3.0  # above the border of a measured PSF: of less the mean of its ring is taken
 CENTRE_UM = 0.3  # about the peak of a measured PSF, in which its centre is looked for
 # Objectives of NA 0.8 to 1.4 show so much of the contrast at such a share of their cut-off
@@ -64,20 +63,9 @@ def deconvolve(
     it is in the whole. Read noise of variance r^2 acts like v = r^2 / slope more Poisson counts in
     data and model. The slope is the variance of a count of light.
 
-    Parameters
-    ----------
-    counts : Tensor of shape (Y, X)
-        d, above the dark level.
-    model : WidefieldForwardModel
-    dark_counts : float
-        v >= 0 [counts].
-    weight : Tensor of shape (Y, X), optional
-        w, 0 where nothing was measured and else 1; 1 everywhere if None.
-
-    Yields
-    ------
-    Tensor of the canvas' shape
-        x >= 0 [counts], after each step, without end.
+    `counts` (Y, X) above the dark level are d, `dark_counts` >= 0 are v, and `weight` (Y, X) is w,
+    0 where nothing was measured and else 1. Each x >= 0 [counts] on the canvas is yielded, without
+    end.
     """
     weight = torch.ones_like(counts) if weight is None else weight
     seen = model.adjoint(weight).clamp(min=LEAST_SEEN)
@@ -131,10 +119,7 @@ def lens_of_optics(
     medium_index: float | None,
     upsampling: int,
 ) -> Lens | None:
-    """The lens of stated optics; None where NA or wavelength is not known.
-
-    Without an index, the lens is in the usual medium of its NA.
-    """
+    """The lens of stated optics, in the usual medium of its NA; None without NA or wavelength."""
     if na is None or wavelength_um is None:
         return None
     index = usual_index(na) if medium_index is None else medium_index
@@ -145,34 +130,24 @@ def lens_of_optics(
 
 
 def find_lens(plan: Plan, upsampling: int) -> Lens | None:
-    """The lens of a plan, where a measured PSF comes first.
-
-    None where neither the PSF nor NA and wavelength are known.
-    """
+    """The lens of a plan: of its measured PSF, else of its stated optics, else None."""
     if plan.psf is not None:
         return lens_of_psf(plan.psf, plan.pixel_um, upsampling)
     return lens_of_optics(plan.pixel_um, plan.wavelength_um, plan.na, plan.medium_index, upsampling)
 
 
 def lens_of_psf(measured: MeasuredPsf, pixel_um: float, upsampling: int) -> Lens:
-    """The lens of a measured PSF, on the fine grid of an image of that pixel size.
-
-    The background of the PSF is subtracted, and the PSF is centred.
-    """
+    """The lens of a measured PSF, less background and centred, on the fine grid of an image."""
     border = np.concatenate(
         [measured.array[0], measured.array[-1], measured.array[:, 0], measured.array[:, -1]]
     ).astype(np.float64)
-    level, noise = (
-        float(np.median(border)),
-        MAD_TO_SIGMA * float(np.median(np.abs(border - np.median(border)))),
-    )
+    level = float(np.median(border))
+    noise = MAD_TO_SIGMA * float(np.median(np.abs(border - level)))
     image = measured.array - level
     peak = np.unravel_index(int(gaussian_filter(image, 1.0).argmax()), image.shape)
     reach = max(2, round(CENTRE_UM / measured.pixel_um))
-    near, part = (
-        np.zeros_like(image),
-        tuple(slice(max(0, int(place) - reach), int(place) + reach + 1) for place in peak),
-    )
+    near = np.zeros_like(image)
+    part = tuple(slice(max(0, int(place) - reach), int(place) + reach + 1) for place in peak)
     near[part] = np.where(image[part] > NOISE_SIGMAS * noise, image[part], 0.0)
     if not near.any():
         raise RequestError(
@@ -182,9 +157,8 @@ def lens_of_psf(measured: MeasuredPsf, pixel_um: float, upsampling: int) -> Lens
     centre, step = np.array(center_of_mass(near)), pixel_um / upsampling / measured.pixel_um
     offsets = (np.arange(PSF_SIZE) - PSF_SIZE // 2) * step
     places = np.meshgrid(*(offsets + place for place in centre), indexing="ij")
-    psf = map_coordinates(
-        gaussian_filter(image, 0.5 * step) if step > 1 else image, places, order=1
-    )
+    smooth = gaussian_filter(image, 0.5 * step) if step > 1 else image
+    psf = map_coordinates(smooth, places, order=1)
     psf = np.where(psf > NOISE_SIGMAS * noise, psf, ring_means(psf)).clip(min=0)
     psf /= psf.sum()
     return Lens(
@@ -195,10 +169,7 @@ def lens_of_psf(measured: MeasuredPsf, pixel_um: float, upsampling: int) -> Lens
 
 
 def ring_means(image: np.ndarray) -> np.ndarray:
-    """Mean of a square image (S, S) on the ring about its centre that each pixel lies on.
-
-    This removes the noise from the wings of a PSF.
-    """
+    """Mean of a square image (S, S) on the ring of each pixel, against noise in a PSF's wings."""
     place = np.arange(image.shape[0]) - image.shape[0] // 2
     ring = np.rint(np.hypot(place[:, None], place[None, :])).astype(int)
     means: np.ndarray = np.bincount(ring.ravel(), image.ravel()) / np.bincount(ring.ravel())
@@ -206,10 +177,7 @@ def ring_means(image: np.ndarray) -> np.ndarray:
 
 
 def low_contrast_period(psf: np.ndarray) -> float:
-    """Period [px] that a PSF (S, S) of sum 1 shows with a tenth of its contrast.
-
-    It is averaged over directions.
-    """
+    """Period [px] with a tenth of the contrast of a PSF (S, S), averaged over directions."""
     size = 8 * psf.shape[0]
     contrast = np.abs(np.fft.rfft2(psf, (size, size)))
     frequency = np.hypot(np.fft.fftfreq(size)[:, None], np.fft.rfftfreq(size)[None, :])
@@ -219,10 +187,18 @@ def low_contrast_period(psf: np.ndarray) -> float:
 
 
 def estimate_lens(parts: Sequence[np.ndarray], upsampling: int) -> Lens:
-    """The lens by the spectra of parts (Y, X) of an image; a usual one where they tell nothing."""
+    """The lens by the spectra of parts (Y, X) of an image; a usual one where they tell nothing.
+
+    It is an oil objective on a camera whose pixels give the median cut-off period of the parts.
+    """
     found = [estimate_cutoff(_middle(part)) for part in parts]
     periods = [period for period in found if period is not None]
-    return lens_of_period(float(np.median(periods)) if periods else None, upsampling)
+    cutoff_px = float(np.median(periods)) if periods else USUAL_PERIOD_PX
+    pixel_um = USUAL_OPTICS["wavelength_um"] / (2 * USUAL_OPTICS["na"]) / cutoff_px
+    index = usual_index(USUAL_OPTICS["na"])
+    usual = Microscope(pixel_um=pixel_um, medium_index=index, **USUAL_OPTICS)
+    source = "estimated" if periods else "assumed"
+    return replace(lens_of_microscope(usual, upsampling), source=source)
 
 
 def _middle(image: np.ndarray) -> np.ndarray:
@@ -231,22 +207,6 @@ def _middle(image: np.ndarray) -> np.ndarray:
         for size in image.shape
     )
     return image[rows, columns]
-
-
-def lens_of_period(period_px: float | None, upsampling: int) -> Lens:
-    """The lens of a cut-off period in camera pixels; a usual one for None."""
-    lens = lens_of_microscope(
-        usual_microscope(USUAL_PERIOD_PX if period_px is None else period_px), upsampling
-    )
-    return replace(lens, source="assumed" if period_px is None else "estimated")
-
-
-def usual_microscope(cutoff_px: float) -> Microscope:
-    """An oil objective on a camera whose pixels give this cut-off period."""
-    pixel_um = USUAL_OPTICS["wavelength_um"] / (2 * USUAL_OPTICS["na"]) / cutoff_px
-    return Microscope(
-        pixel_um=pixel_um, medium_index=usual_index(USUAL_OPTICS["na"]), **USUAL_OPTICS
-    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -292,10 +252,7 @@ class Deconvolution:
         return min(self.noise.dark_signal, max(self.brightest, 0.0))
 
     def steps(self) -> Iterator[tuple[int, Tensor]]:
-        """Number of each Richardson-Lucy step from 1 on, and the light on the canvas after it.
-
-        The iteration does not end.
-        """
+        """Number of each Richardson-Lucy step from 1 on, and the canvas after it, without end."""
         steps = deconvolve(self.data, self.model, self.dark_counts, self.weight)
         return enumerate(steps, start=1)
 
@@ -310,19 +267,13 @@ class Deconvolution:
         """
         expected = self.model.apply(canvas)
         least = max(LEAST_DEVIATION * float(self.data.abs().max()), torch.finfo(torch.float32).tiny)
-        deviation = (
-            torch.from_numpy(np.sqrt(self.noise.variance(expected.numpy())))
-            .float()
-            .clamp(min=least)
-        )
+        variance = torch.from_numpy(np.sqrt(self.noise.variance(expected.numpy())))
+        deviation = variance.float().clamp(min=least)
         return self.weight * (self.data - expected) / deviation, deviation
 
 
 def chi_squared(misfit: Tensor, valid: np.ndarray) -> float:
-    """Mean squared misfit where `valid` (Y, X) holds.
-
-    It is 1 where only noise is left, and 0 where `valid` holds nowhere.
-    """
+    """Mean squared misfit where `valid` (Y, X) holds: 1 if only noise is left, 0 if nowhere."""
     kept = misfit.numpy()[valid]
     return float(np.mean(np.square(kept, dtype=np.float64))) if kept.size else 0.0
 
@@ -330,12 +281,7 @@ def chi_squared(misfit: Tensor, valid: np.ndarray) -> float:
 def deconvolve_channels(
     problem: Deconvolution, unit: float, cutoff_px: float
 ) -> Generator[str, None, tuple[Tensor, Tensor]]:
-    """What the network is given of a deconvolution, in network units of `unit` counts.
-
-    Yields
-    ------
-    str
-        What is done, before every step.
+    """What the network is given of a deconvolution, in units of `unit` counts; step by step.
 
     Returns
     -------
@@ -360,6 +306,5 @@ def deconvolve_channels(
             torch.full_like(misfit, float(np.log2(cutoff_px / USUAL_PERIOD_PX))),
         ]
     )
-    return torch.cat([local, functional.pixel_unshuffle(fine, problem.model.upsampling)]), fine[
-        BASELINE_STRENGTH
-    ].clone()
+    channels = torch.cat([local, functional.pixel_unshuffle(fine, problem.model.upsampling)])
+    return channels, fine[BASELINE_STRENGTH].clone()

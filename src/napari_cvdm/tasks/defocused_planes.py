@@ -11,20 +11,14 @@ from scipy.signal.windows import tukey
 from skimage.filters import difference_of_gaussians, threshold_otsu
 from skimage.registration import phase_cross_correlation
 
-from napari_cvdm.core.intensity import (
-    MAD_TO_SIGMA,
-    clipping_level,
-    measured_pixels,
-    noise_sigma,
-    unclipped_mean,
-)
+from napari_cvdm.core.intensity import MAD_TO_SIGMA, measured_pixels, noise_sigma, unclipped_mean
 from napari_cvdm.core.request import RequestError
-from napari_cvdm.tasks.task import Background, fitting
+from napari_cvdm.tasks.task import Background, clipped_pixels, fitting
 
 # Of the mean light. A larger difference is the lamp's, a smaller one may be light that crosses the
 # border.
 FLICKER = 0.02
-DARK_FRACTION = 0.1
+DARK_FRACTION = 0.1  # of the blank field: US-TIE's authors call the phase undefined below
 DIVIDED_MEDIANS = (0.2, 5.0)
 
 
@@ -54,20 +48,29 @@ def over_background(frame: np.ndarray, background: Background) -> tuple[np.ndarr
     """
     measured = np.stack([measured_pixels(plane) for plane in frame])
     planes = np.where(measured, frame, np.nan).astype(np.float64)
-    if isinstance(background, str) and background == "none":
-        check_divided(planes)
-    if isinstance(background, str):
-        auto = background == "auto"
-        levels = _estimated_levels(frame, measured) if auto else np.ones((len(planes), 1, 1))
-    else:
+    if not isinstance(background, str):
         levels = np.broadcast_to(fitting(background, planes), planes.shape)
+    elif background == "auto":
+        seen = [plane[where] for plane, where in zip(frame, measured, strict=True)]
+        # Cut-off pixels do not count: a bright spot of a single plane is not light of the lamp.
+        means = [unclipped_mean(plane, float(plane.mean(dtype=np.float64))) for plane in seen]
+        median = float(np.median(frame[measured]))
+        levels = equalised_levels(median, np.array(means))[:, None, None]
+    else:
+        check_divided(planes)
+        levels = np.ones((len(planes), 1, 1))
+    check_positive(levels)
+    return planes / levels, [float(np.median(level)) for level in levels]
+
+
+def check_positive(levels: np.ndarray) -> None:
+    """RequestError unless blank-field intensities, of any shape, can be divided by."""
     if not (np.isfinite(levels) & (levels > 0)).all():
         raise RequestError(
             "the background intensity is not positive everywhere; "
             "give a blank-field image with --background FILE, "
             "or none for planes already divided by it."
         )
-    return planes / levels, [float(np.median(level)) for level in levels]
 
 
 def check_divided(planes: np.ndarray) -> None:
@@ -80,51 +83,25 @@ def check_divided(planes: np.ndarray) -> None:
         )
 
 
-def _estimated_levels(frame: np.ndarray, measured: np.ndarray) -> np.ndarray:
-    """Levels (P, 1, 1) from the pixels that were measured, and not cut off.
-
-    A bright spot of a single plane is not light of the lamp.
-    """
-    seen = [plane[where] for plane, where in zip(frame, measured, strict=True)]
-    means = np.array([unclipped_mean(plane, float(plane.mean(dtype=np.float64))) for plane in seen])
-    return equalised_levels(float(np.median(frame[measured])), means)[:, None, None]
-
-
 def equalised_levels(median: float, means: np.ndarray) -> np.ndarray:
-    """The median of all planes, in proportion to their means.
-
-    The means count only where they differ by more than `FLICKER`.
-    """
+    """The median in proportion to the planes' means, where these differ by over `FLICKER`."""
     shares = means / means.mean() if means.mean() else means
     return median * (shares if np.ptp(shares) > FLICKER else np.ones_like(shares))
 
 
 def usable_planes(frame: np.ndarray, ratio: np.ndarray) -> np.ndarray:
-    """Which pixels of each plane the camera measured.
+    """Which pixels of each plane the camera measured: (P, Y, X), bool.
 
-    Parameters
-    ----------
-    frame, ratio : ndarray of shape (P, Y, X)
-        Planes as measured, and over background.
-
-    Returns
-    -------
-    ndarray of shape (P, Y, X), bool
-        False where a plane is saturated, dark or not finite.
+    `frame` and `ratio` (P, Y, X) are the planes as measured, and over background. The result is
+    False where a plane is saturated, dark or not finite.
     """
-    levels = [clipping_level(plane) for plane in frame]
-    clipped = np.stack(
-        [
-            np.zeros(plane.shape, bool) if level is None else plane >= level
-            for plane, level in zip(frame, levels, strict=True)
-        ]
-    )
+    clipped = np.stack([clipped_pixels(plane) for plane in frame])
     return np.asarray(~clipped & np.isfinite(ratio) & (ratio > DARK_FRACTION))
 
 
 FINE_PX, COARSE_PX = 1.0, 10.0  # of the contrast of structures
 CLEAR_SIGN = 3.0  # medians of structures and background apart, in deviations of the background
-FLATNESS_RAD = 0.01
+FLATNESS_RAD = 0.01  # so that planes without noise need a clear sign, too
 SMALLEST_OUTSIDE = 0.05
 AROUND_PX = 8
 # Of a shift. On 40 fields of the training, 2 without a shift were reported to have one.
@@ -149,15 +126,15 @@ class SortedPlanes:
         Blank-field intensity of each.
     defocus_um : tuple of float
         Rising.
-    given_um : tuple of float
-        The same in the order that was given.
+    levels_as_given : list of float
+        `levels` in the order that the planes were given in.
     """
 
     ratio: np.ndarray = field(repr=False)
     frame: np.ndarray = field(repr=False)
     levels: list[float]
     defocus_um: tuple[float, ...]
-    given_um: tuple[float, ...]
+    levels_as_given: list[float]
 
     @classmethod
     def sort(
@@ -172,7 +149,7 @@ class SortedPlanes:
             frame=frame[order],
             levels=[levels[place] for place in order],
             defocus_um=tuple(float(defocus_um[place]) for place in order),
-            given_um=tuple(defocus_um),
+            levels_as_given=levels,
         )
 
     @property
@@ -181,9 +158,9 @@ class SortedPlanes:
         return np.where(np.isfinite(self.ratio), self.ratio, 1.0)
 
     @property
-    def levels_as_given(self) -> list[float]:
-        """`levels` in the order of `given_um`."""
-        return [self.levels[place] for place in np.argsort(np.argsort(self.given_um))]
+    def unmeasured_share(self) -> float:
+        """Share of the pixels that were not measured in every plane."""
+        return float((~np.isfinite(self.ratio)).any(axis=0).mean())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -233,18 +210,9 @@ def check_planes(
 ) -> PlaneChecks:
     """Look for mistakes in the acquisition of defocused planes.
 
-    Parameters
-    ----------
-    frame : ndarray of shape (P, Y, X)
-        As the camera gave them, in rising order of their positions.
-    planes : ndarray of shape (P, Y, X)
-        The same over background.
-    levels : sequence of float
-        Blank-field intensity of each.
-    phase : ndarray of shape (Y, X)
-        Their phase [rad].
-    register : bool
-        Whether to look for a shift.
+    `frame` (P, Y, X) is as the camera gave it, in rising order of positions, `planes` are the same
+    over background, and `levels` the blank-field intensity of each. `phase` (Y, X) is theirs [rad].
+    `register` looks for a shift, too.
     """
     lowest, uppermost = (levels[place] * float(planes[place].mean()) for place in (0, -1))
     sign, sign_rad = find_sign(phase, planes)
@@ -293,6 +261,7 @@ def estimate_shift(lower: np.ndarray, upper: np.ndarray) -> tuple[float, float] 
         )
         for plane in (lower, upper)
     )
+    # Without a taper, the edges of the frame vote for no shift.
     first, second = (
         (contrast - np.average(contrast, weights=taper)) * taper for contrast in (first, second)
     )
@@ -302,11 +271,8 @@ def estimate_shift(lower: np.ndarray, upper: np.ndarray) -> tuple[float, float] 
     back, _, _ = phase_cross_correlation(first, second, upsample_factor=20, normalization=None)
     moved = np.roll(second, tuple(np.round(back).astype(int)), axis=(0, 1))
     correlation, unmoved = (float((first * other).sum()) / size for other in (moved, second))
-    if (
-        not SMALLEST_SHIFT_PX < float(np.hypot(*back)) <= LARGEST_SHIFT_PX
-        or correlation < LEAST_CORRELATION
-        or correlation - unmoved < LEAST_GAIN
-    ):
+    seen = SMALLEST_SHIFT_PX < float(np.hypot(*back)) <= LARGEST_SHIFT_PX
+    if not seen or correlation < LEAST_CORRELATION or correlation - unmoved < LEAST_GAIN:
         return None
     return -float(back[0]), -float(back[1])
 
@@ -314,22 +280,10 @@ def estimate_shift(lower: np.ndarray, upper: np.ndarray) -> tuple[float, float] 
 def find_sign(phase: np.ndarray, planes: np.ndarray) -> tuple[int, float | None]:
     """Sign of the phase of structures, and its median above that of the surroundings [rad].
 
-    The sign says whether structures are denser than their surroundings. Structures are where the
-    planes show contrast, which does not depend on the sign of defocus.
-
-    Parameters
-    ----------
-    phase : ndarray of shape (Y, X)
-        [rad].
-    planes : ndarray of shape (P, Y, X)
-        Over background.
-
-    Returns
-    -------
-    sign : int
-        1, -1, or 0 where it is not clear.
-    above_rad : float or None
-        None where structures or surroundings are missing.
+    The sign is 1 where structures are denser than their surroundings, -1 where they are thinner,
+    and 0 where it is not clear. The median is None where structures or surroundings are missing.
+    Structures are where the planes (P, Y, X) over background show contrast, which does not depend
+    on the sign of defocus. `phase` (Y, X) is in radians.
     """
     contrast = [
         difference_of_gaussians(plane, FINE_PX, COARSE_PX, mode="reflect") for plane in planes
@@ -347,5 +301,4 @@ def find_sign(phase: np.ndarray, planes: np.ndarray) -> tuple[int, float | None]
 
 def clipped_share(plane: np.ndarray) -> float:
     """Share of a plane's pixels at which it was cut off, see `clipping_level`."""
-    level = clipping_level(plane)
-    return 0.0 if level is None else float((plane >= level).mean())
+    return float(clipped_pixels(plane).mean())

@@ -1,7 +1,7 @@
 """One fluorescence image: to twice the resolution, or without its noise."""
 
 from collections.abc import Generator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 import torch
@@ -65,13 +65,7 @@ class FrameNumbers:
 
 @dataclass(frozen=True, slots=True)
 class Fluorescence:
-    """One fluorescence image in, counts above its dark level out.
-
-    Parameters
-    ----------
-    name, title, inputs, planes, upsampling, channels, unit, context_px, needed_optics
-        See `Task`.
-    """
+    """One fluorescence image in, counts above its dark level out; for the fields see `Task`."""
 
     name: str
     title: str
@@ -93,21 +87,9 @@ class Fluorescence:
     ) -> NetworkInput:
         """Signal above the dark level over one robust intensity of the whole image.
 
-        The result also holds what a task makes of this signal.
-
-        Parameters
-        ----------
-        frame : ndarray of shape (1, Y, X)
-            Camera counts.
-        background : {"auto", "none"} or ndarray of shape (Y, X)
-            As in `above_dark`.
-        lens : Lens, optional
-            Estimated from the image where it is needed and not given.
-
-        Returns
-        -------
-        NetworkInput
-            One network unit is `gain` counts.
+        The result also holds what a task makes of this signal; one network unit is `gain` counts.
+        `frame` (1, Y, X) has camera counts. `background` is as in `above_dark`. The lens is
+        estimated from the image where it is needed and not given.
         """
         return finished(self.scaled(frame, *self._measure(frame, background, lens)))
 
@@ -120,12 +102,10 @@ class Fluorescence:
         """
         seen = np.where(measured_pixels(frame[0]), frame[0], np.nan)
         counts, level = above_dark(seen, background)
-        usable = ~saturated(frame) & np.isfinite(counts)
-        camera = photon_transfer(fill_unmeasured(counts) - level, usable)
         return counts, FrameNumbers(
             scale=IntensityScale.fit(counts, level),
             noise=noise_sigma(counts),
-            camera=camera,
+            camera=measure_camera(frame, counts, level),
             lens=lens,
         )
 
@@ -138,16 +118,10 @@ class Fluorescence:
     ) -> Generator[str, None, NetworkInput]:
         """`condition` with the numbers of the whole image known, step by step.
 
-        It is local, so a part gives what the whole gives there.
-
-        Parameters
-        ----------
-        frame : ndarray of shape (1, Y, X)
-            As the camera gave it; tells what is saturated.
-        counts : ndarray of shape (Y, X)
-            Less the dark-field image, where there is one.
-        region : tuple of int, optional
-            Only this (top, bottom, left, right) and its surroundings will be used.
+        It is local, so a part gives what the whole gives there. `frame` (1, Y, X) is as the camera
+        gave it, and tells what is saturated. `counts` (Y, X) are less the dark-field image, where
+        there is one. Of the result, only `region` (top, bottom, left, right) and its surroundings
+        will be used.
         """
         yield "intensity scale"
         return self._scale(frame, counts, numbers)
@@ -157,8 +131,10 @@ class Fluorescence:
         unmeasured = ~np.isfinite(counts)
         counts = fill_unmeasured(counts)
         if unmeasured.any():
+            # Filled pixels spoil what is computed beside them, as the border does.
             usable &= ~binary_dilation(unmeasured, iterations=BORDER_PX)
         signal = torch.from_numpy(scale.apply(counts))
+        # The estimate of a task that deconvolves nothing.
         baseline = functional.interpolate(
             signal[None, None], scale_factor=self.upsampling, mode="bicubic", align_corners=False
         )[0, 0]
@@ -169,6 +145,7 @@ class Fluorescence:
             "unmeasured_share": float(unmeasured.mean()),
         }
         return NetworkInput(
+            # A root makes photon noise about equal at every brightness.
             channels=torch.stack([signal, signal.sign() * signal.abs().sqrt()]),
             initial_estimate=baseline,
             gain=scale.scale,
@@ -194,55 +171,34 @@ class Fluorescence:
         level = plane.percentile(DARK_PERCENTILE) if takes_level(plan.background) else 0.0
         noise = plane.noise_sigma()
         scale = IntensityScale.of_statistics(plane.percentile(BRIGHT_PERCENTILE), noise, level)
-        parts = [(pixels[0], part) for pixels, part, *_ in reader.windows(SURVEYED_WINDOWS)]
-        cameras = [
-            photon_transfer(fill_unmeasured(counts) - level, usable & np.isfinite(counts))
-            for counts, usable in (
-                (
-                    above_dark(pixels, part if not isinstance(part, str) else "none")[0],
-                    ~saturated(pixels[None]),
-                )
-                for pixels, part in parts
-            )
-        ]
-        gain, read_variance = (
-            float(np.median([getattr(camera, name) for camera in cameras]))
-            for name in ("gain", "read_variance")
+        cameras, parts = [], []
+        for pixels, part, *_ in reader.windows(SURVEYED_WINDOWS):
+            counts, _ = above_dark(pixels[0], "none" if isinstance(part, str) else part)
+            cameras.append(measure_camera(pixels, counts, level))
+            parts.append(fill_unmeasured(above_dark(pixels[0], "none")[0]))
+        # The median: a single window may be empty, or all bright.
+        camera = CameraNoise(
+            gain=float(np.median([camera.gain for camera in cameras])),
+            read_variance=float(np.median([camera.read_variance for camera in cameras])),
         )
-        lens = self.lens_of(plan) or self.estimated_lens(
-            [fill_unmeasured(above_dark(pixels, "none")[0]) for pixels, _ in parts]
-        )
-        return ScaledBlocks(
-            task=self,
-            frame_numbers=FrameNumbers(
-                scale=scale,
-                noise=noise,
-                camera=CameraNoise(gain=gain, read_variance=read_variance),
-                lens=lens,
-            ),
-        )
+        lens = self.lens_of(plan) or self.estimated_lens(parts)
+        numbers = FrameNumbers(scale=scale, noise=noise, camera=camera, lens=lens)
+        return ScaledBlocks(task=self, frame_numbers=numbers)
 
     def blocks(self, numbers: Mapping[str, np.ndarray]) -> "ScaledBlocks":
         """Global statistics that were kept in a file."""
-        scale = IntensityScale(offset=float(numbers["offset"]), scale=float(numbers["scale"]))
-        camera = CameraNoise(
-            gain=float(numbers["gain"]), read_variance=float(numbers["read_variance"])
-        )
-        lens = (
-            Lens(
-                psf=numbers["psf"],
-                cutoff_px=float(numbers["cutoff_px"]),
-                source=str(numbers["lens_source"]),
-            )
-            if "psf" in numbers
-            else None
-        )
-        return ScaledBlocks(
-            task=self,
-            frame_numbers=FrameNumbers(
-                scale=scale, noise=float(numbers["noise"]), camera=camera, lens=lens
-            ),
-        )
+
+        def pick(*names: str) -> dict[str, float]:
+            return {name: float(numbers[name]) for name in names}
+
+        lens = None
+        if "psf" in numbers:
+            source = str(numbers["lens_source"])
+            lens = Lens(psf=numbers["psf"], source=source, **pick("cutoff_px"))
+        scale = IntensityScale(**pick("offset", "scale"))
+        camera = CameraNoise(**pick("gain", "read_variance"))
+        known = FrameNumbers(scale=scale, camera=camera, lens=lens, **pick("noise"))
+        return ScaledBlocks(task=self, frame_numbers=known)
 
     def lens_of(self, plan: Plan) -> Lens | None:
         """The lens that a plan describes; None where it does not, or where none is needed."""
@@ -254,13 +210,8 @@ class Fluorescence:
 
     def prepare(self, frame: np.ndarray, plan: Plan) -> Generator[str, None, NetworkInput]:
         """Prepare one frame, step by step."""
-        return (
-            yield from self.scaled(
-                frame,
-                *self._measure(frame, plan.background, self.lens_of(plan)),
-                plan.region,
-            )
-        )
+        counts, numbers = self._measure(frame, plan.background, self.lens_of(plan))
+        return (yield from self.scaled(frame, counts, numbers, plan.region))
 
 
 @dataclass(frozen=True, slots=True)
@@ -312,43 +263,34 @@ class WidefieldX2(Fluorescence):
         """
         plain, scale = self._scale(frame, counts, numbers), numbers.scale
         yield "cut-off frequency"
+        # Of the whole image, so that a region has the lens of the whole.
         lens = numbers.lens or estimate_lens([fill_unmeasured(counts)], self.upsampling)
         part = self._deconvolved_part(region, counts)
         problem = Deconvolution.of_frame(
             (counts - scale.offset)[part], lens, numbers.camera, scale.scale, self.upsampling
         )
         local, estimate = yield from deconvolve_channels(problem, scale.scale, lens.cutoff_px)
-        channels, baseline = (
-            local.new_zeros((len(local), *counts.shape)),
-            torch.zeros_like(plain.initial_estimate),
-        )
+        # As large as the image, so that `within` cuts the region out as usual.
+        channels = local.new_zeros((len(local), *counts.shape))
         channels[:, *part] = local
-        baseline[
-            tuple(slice(self.upsampling * one.start, self.upsampling * one.stop) for one in part)
-        ] = estimate
-        known = {"cutoff_px": lens.cutoff_px, "optics": lens.source}
+        finer, baseline = self.upsampling, torch.zeros_like(plain.initial_estimate)
+        baseline[tuple(slice(finer * one.start, finer * one.stop) for one in part)] = estimate
         return replace(
             plain,
             channels=torch.cat([plain.channels, channels]),
             initial_estimate=baseline,
-            estimated={**plain.estimated, **known},
+            estimated={**plain.estimated, "cutoff_px": lens.cutoff_px, "optics": lens.source},
             lens=lens,
         )
 
     def _deconvolved_part(
         self, region: tuple[int, int, int, int] | None, counts: np.ndarray
     ) -> tuple[slice, slice]:
-        """Rows and columns of an image (Y, X) that determine the networks' input in a region.
-
-        Without a region, these are all of them.
-        """
-        around = SURROUNDING_PX + self.context_px
-        top, bottom, left, right = (
-            (0, counts.shape[0], 0, counts.shape[1]) if region is None else region
-        )
-        return slice(max(0, top - around), min(counts.shape[0], bottom + around)), slice(
-            max(0, left - around), min(counts.shape[1], right + around)
-        )
+        """Rows and columns that determine the networks' input in a region; all without one."""
+        (height, width), around = counts.shape, SURROUNDING_PX + self.context_px
+        top, bottom, left, right = region or (0, height, 0, width)
+        rows = slice(max(0, top - around), min(height, bottom + around))
+        return rows, slice(max(0, left - around), min(width, right + around))
 
 
 @dataclass(frozen=True, slots=True)
@@ -374,13 +316,11 @@ class ScaledBlocks:
     def prepare(
         self, frame: np.ndarray, background: Background, first: tuple[int, int]
     ) -> Generator[str, None, NetworkInput]:
-        """Prepare a part of shape (1, Y, X), step by step.
-
-        The background is the same part of the dark-field image, where there is one.
-        """
+        """Prepare a part (1, Y, X), with the same part of a dark-field image, step by step."""
         counts, _ = above_dark(frame[0], "none" if isinstance(background, str) else background)
         prepared = yield from self.task.scaled(frame, counts, self.frame_numbers)
         finer = self.task.upsampling
+        # Noise belongs to absolute pixels of the output.
         return replace(prepared, origin=(finer * first[0], finer * first[1]))
 
     @property
@@ -390,21 +330,21 @@ class ScaledBlocks:
 
     def numbers(self) -> dict[str, np.ndarray]:
         """All of it, for a file."""
-        known = self.frame_numbers
-        values: dict[str, object] = {
-            "offset": known.scale.offset,
-            "scale": known.scale.scale,
-            "noise": known.noise,
-            "gain": known.camera.gain,
-            "read_variance": known.camera.read_variance,
-        }
-        if known.lens is not None:
-            values |= {
-                "psf": known.lens.psf,
-                "cutoff_px": known.lens.cutoff_px,
-                "lens_source": known.lens.source,
-            }
+        known, lens = self.frame_numbers, self.frame_numbers.lens
+        values = {**asdict(known.scale), "noise": known.noise, **asdict(known.camera)}
+        if lens is not None:
+            values |= {"psf": lens.psf, "cutoff_px": lens.cutoff_px, "lens_source": lens.source}
         return {name: np.asarray(value) for name, value in values.items()}
+
+
+def measure_camera(frame: np.ndarray, counts: np.ndarray, level: float) -> CameraNoise:
+    """Noise of a frame (1, Y, X) from its counts (Y, X), NaN where nothing was measured.
+
+    `level` is the dark level that is still in the counts.
+    """
+    # Cut-off pixels are bright without noise, which would bend the line.
+    usable = ~saturated(frame) & np.isfinite(counts)
+    return photon_transfer(fill_unmeasured(counts) - level, usable)
 
 
 def takes_level(background: Background) -> bool:
@@ -416,23 +356,14 @@ def takes_level(background: Background) -> bool:
 
 
 def above_dark(image: np.ndarray, background: Background) -> tuple[np.ndarray, float]:
-    """Counts as float64 and the level in them that counts as the camera's.
+    """Counts (Y, X) as float64 and the level in them that counts as the camera's.
 
-    Parameters
-    ----------
-    image : ndarray of shape (Y, X)
-    background : {"auto", "none"} or ndarray of shape (Y, X)
-        ``auto``: the level is the first percentile, as the camera's own is not known. Otherwise the
-        level is zero, for the counts above the dark image where there is one.
-
-    Returns
-    -------
-    counts : ndarray of shape (Y, X)
-        Less the dark image, where there is one. NaN where nothing was measured.
-    level : float
-        Not yet subtracted.
+    The counts are those above the dark image, where `background` is one, and NaN where nothing was
+    measured. With ``auto`` the level is the first percentile, as the camera's own is not known, and
+    else zero. It is not yet subtracted.
     """
     counts = np.where(np.isfinite(image), image, np.nan).astype(np.float64)
     if not isinstance(background, str):
+        # The dark image holds the camera's own offset, so no level is left.
         counts = counts - fitting(background, counts[None]).reshape(counts.shape)
     return counts, dark_level(counts) if takes_level(background) else 0.0

@@ -18,15 +18,8 @@ from napari_cvdm.physics.camera import inverse_variance
 from napari_cvdm.physics.forward_model import fresnel_number
 from napari_cvdm.tasks.defocused_planes import SortedPlanes, check_planes, usable_planes
 from napari_cvdm.tasks.phase_blocks import PhaseBlocks, measure_phase_statistics
-from napari_cvdm.tasks.phase_input import (
-    CHANNELS,
-    FieldNumbers,
-    inner_frame,
-    network_channels,
-    network_window,
-)
+from napari_cvdm.tasks.phase_input import CHANNELS, FieldNumbers, assemble_input, network_window
 from napari_cvdm.tasks.phase_inversion import (
-    NOISE_ORIGIN,
     PhaseEstimate,
     PhaseMaps,
     find_background,
@@ -68,14 +61,8 @@ class PhaseTwoShot:
     ) -> NetworkInput:
         """Invert one frame and make the network's channels of it, see `phase_input`.
 
-        Parameters
-        ----------
-        frame : ndarray of shape (P, Y, X)
-        defocus_um : sequence of float
-            Signed position of each plane [um], in any order.
-        background : {"auto", "none"} or ndarray
-        register : bool
-            Whether to look for a shift between the outermost planes.
+        `frame` is (P, Y, X), with a signed position [um] of each plane, in any order. `register`
+        looks for a shift between the outermost planes.
         """
         planes = SortedPlanes.sort(frame, defocus_um, background)
         return finished(self._prepare(planes, microscope, condenser_na, register))
@@ -98,6 +85,7 @@ class PhaseTwoShot:
         device: torch.device | None = None,
     ) -> Preparing:
         usable = usable_planes(planes.frame, planes.ratio)
+        # Without weight, but finite, since 0 times NaN is NaN.
         data = np.where(usable, planes.ratio, 1.0)
         light, weight = (
             torch.from_numpy(values).float().to(device)
@@ -108,16 +96,15 @@ class PhaseTwoShot:
         )
         phase = estimate.fit.phase.cpu().numpy()
         draws = PosteriorDraws(estimate.fit, seed)
-        first = yield from draws.first()
+        first = yield from draws.first()  # for the width, and kept for the samples
         maps = phase_maps(
             estimate, max(fresnel_number(z, microscope) for z in planes.defocus_um), first
         )
         checks = check_planes(planes.frame, planes.known, planes.levels, phase, register=register)
-        unmeasured = float((~np.isfinite(planes.ratio)).any(axis=0).mean())
         estimated = {
             "background": planes.levels_as_given,
             "planes": checks.as_mapping(),
-            "unmeasured_share": unmeasured,
+            "unmeasured_share": planes.unmeasured_share,
         }
         return condition_maps(maps, estimate, draws, np.asarray(usable.all(axis=0)), estimated)
 
@@ -128,11 +115,7 @@ class PhaseTwoShot:
     def measure_statistics(
         self, planes: Sequence[SampledPlane], plan: Plan, reader: FrameReader
     ) -> Generator[str, None, PhaseBlocks]:
-        """Global quantities of the whole frame, step by step.
-
-        They are background, noise, and the low spatial frequencies of the phase from a coarse
-        image.
-        """
+        """Background, noise and low spatial frequencies of the whole frame, step by step."""
         return measure_phase_statistics(planes, plan, reader)
 
     def blocks(self, numbers: Mapping[str, np.ndarray]) -> PhaseBlocks:
@@ -149,40 +132,25 @@ def condition_maps(
 ) -> NetworkInput:
     """The frame for the networks, from its maps and the fit behind them."""
     numbers, window, fit = FieldNumbers.measure(maps), network_window(maps), estimate.fit
+    zero, background, share = find_background(maps.phase[maps.frame])
     estimated |= {
         "noise_sigma": numbers.noise,
         "strength_rad": numbers.strength,
         "noise_rad": numbers.width,
         "periodic": estimate.periodic,
-    }
-    zero, background, share = find_background(maps.phase[maps.frame])
-    estimated |= {"background_share": share, "flat_background": fit.prior.flat is not None}
-    estimated |= {
+        "background_share": share,
+        "flat_background": fit.prior.flat is not None,
         "chi2": float(fit.chi2),
         "illumination": fit.estimate.illumination.tolist(),
         "inner_steps": fit.inner_steps,
     }
-    valid = np.zeros(maps.phase.shape, dtype=bool)
-    valid[maps.frame] = usable
-    corner = tuple(
-        NOISE_ORIGIN + seen.start - part.start
-        for seen, part in zip(window, maps.frame, strict=True)
+    # The network has the median at zero, the result its cell-free background.
+    posterior = PhasePosterior(
+        fit=fit,
+        window=window,
+        estimate=(maps.phase[window] - numbers.level).astype(np.float32),
+        result=maps.phase[window] - np.float32(zero),
+        background=background,
+        draws=draws,
     )
-    level = (maps.phase[window] - numbers.level).astype(np.float32)
-    return NetworkInput(
-        channels=network_channels(maps, numbers),
-        initial_estimate=torch.from_numpy(level / numbers.unit).float(),
-        gain=numbers.unit,
-        valid=valid[window],
-        estimated=estimated,
-        posterior=PhasePosterior(
-            fit=fit,
-            window=window,
-            estimate=level,
-            result=maps.phase[window] - np.float32(zero),
-            background=background,
-            draws=draws,
-        ),
-        origin=(corner[0], corner[1]),
-        frame=inner_frame(maps),
-    )
+    return assemble_input(maps, numbers, posterior, usable, estimated)

@@ -15,52 +15,39 @@ from scipy.ndimage import gaussian_filter
 from napari_cvdm.core.microscope import Microscope
 from napari_cvdm.core.noise import FRAME_SEED_STRIDE
 from napari_cvdm.core.plan import Plan
-from napari_cvdm.core.request import RequestError
 from napari_cvdm.core.result import name_stages
 from napari_cvdm.inversion import Fit, fit_local_prior, flatten_background
 from napari_cvdm.physics.camera import inverse_variance
 from napari_cvdm.physics.forward_model import fresnel_number
 from napari_cvdm.tasks.defocused_planes import (
     check_divided,
+    check_positive,
     equalised_levels,
     usable_planes,
 )
 from napari_cvdm.tasks.phase_input import (
     SMALLEST_STRENGTH_RAD,
     FieldNumbers,
-    inner_frame,
-    network_channels,
+    assemble_input,
     network_window,
 )
 from napari_cvdm.tasks.phase_inversion import (
-    NOISE_ORIGIN,
     PhaseMaps,
     find_background,
     fit_surrounded,
     invert_surrounded,
     phase_maps,
 )
-from napari_cvdm.tasks.phase_posterior import (
-    Drawing,
-    PhasePosterior,
-    PosteriorDraws,
-    level_draw,
-)
-from napari_cvdm.tasks.task import (
-    Background,
-    FrameReader,
-    NetworkInput,
-    SampledPlane,
-    fitting,
-)
+from napari_cvdm.tasks.phase_posterior import Drawing, PhasePosterior, PosteriorDraws, level_draw
+from napari_cvdm.tasks.task import Background, FrameReader, NetworkInput, SampledPlane, fitting
 
 SURVEYED_WINDOWS = 8
 ALL_USABLE = 1 - 1e-9  # of the pixels of a bin, but for rounding
 LARGEST_COARSE_PX = 768
-PARTING_PX = (
-    16.0  # standard deviation of the Gaussian that parts the scales; at least two coarse pixels
-)
+# Standard deviation of the Gaussian that parts the scales; at least two coarse pixels.
+PARTING_PX = 16.0
 SMALLEST_SHARE = 1e-3  # of a Gaussian within the frame; the networks do not see so far out
+DRAW_STRIDE = FRAME_SEED_STRIDE // 2  # streams of a frame: two samples share one draw
 _MICROSCOPE = ("pixel_um", "wavelength_um", "medium_index")
 
 
@@ -105,23 +92,9 @@ class PhaseBlocks:
     ) -> Generator[str, None, tuple[PhaseMaps, Fit, PosteriorDraws, np.ndarray]]:
         """Invert a part of a field, step by step.
 
-        Its low spatial frequencies are those of the coarse whole.
-
-        Parameters
-        ----------
-        frame : ndarray of shape (P, Y, X)
-            In the order of `defocus_um`.
-        background : {"auto", "none"} or ndarray
-        first : tuple of int
-            Row and column of the part's first pixel in the field.
-
-        Returns
-        -------
-        fit : Fit
-            Of the part alone.
-        draws : PosteriorDraws
-            About that fit.
-        usable : ndarray of shape (Y, X), bool
+        Its low spatial frequencies are those of the coarse whole. `frame` (P, Y, X) is in the order
+        of `defocus_um`, and `first` is the part's first pixel in the field. The results are the
+        maps, the fit of the part alone, draws about it, and the usable pixels (Y, X).
         """
         ratio, order = _over_levels(frame, background, self.levels), np.argsort(self.defocus_um)
         usable = usable_planes(frame, ratio)[order]
@@ -143,31 +116,15 @@ class PhaseBlocks:
         """A part of shape (P, Y, X) whose first pixel is `first`, step by step."""
         maps, fit, draws, usable = yield from self.maps(frame, background, first)
         window, numbers = network_window(maps), self.field_numbers
-        valid = np.zeros(maps.phase.shape, dtype=bool)
-        valid[maps.frame] = usable
-        corner = tuple(
-            NOISE_ORIGIN + start + seen.start - part.start
-            for start, seen, part in zip(first, window, maps.frame, strict=True)
-        )
-        level = (maps.phase[window] - numbers.level).astype(np.float32)
-        parted = PartDraws(blocks=self, own=draws, frame=maps.frame, first=first)
+        estimate = (maps.phase[window] - numbers.level).astype(np.float32)
         posterior = PhasePosterior(
             fit=fit,
             window=window,
-            estimate=level,
-            result=level + np.float32(self.level),
-            draws=parted,
+            estimate=estimate,
+            result=estimate + np.float32(self.level),
+            draws=PartDraws(blocks=self, own=draws, frame=maps.frame, first=first),
         )
-        return NetworkInput(
-            channels=network_channels(maps, numbers),
-            initial_estimate=torch.from_numpy(level / numbers.unit).float(),
-            gain=numbers.unit,
-            valid=valid[window],
-            estimated={},
-            posterior=posterior,
-            origin=(corner[0], corner[1]),
-            frame=inner_frame(maps),
-        )
+        return assemble_input(maps, numbers, posterior, usable, {}, first)
 
     def lacking(
         self,
@@ -183,6 +140,7 @@ class PhaseBlocks:
         """
         sigma = max(PARTING_PX, 2.0 * self.step)
         rows, columns = (
+            # Between pixel centres: a coarse pixel covers `step` fine ones.
             (np.arange(size) - part.start + start + 0.5) / self.step - 0.5
             for size, part, start in zip(own.shape, frame, first, strict=True)
         )
@@ -234,10 +192,7 @@ class PhaseBlocks:
 class PartDraws:
     """Draws of a part, whose low spatial frequencies are those of the draws of the coarse whole.
 
-    Parameters
-    ----------
-    frame : tuple of slice
-        Rows and columns of the part on its canvas.
+    `frame` is the part on its canvas.
     """
 
     blocks: PhaseBlocks = field(repr=False)
@@ -247,10 +202,10 @@ class PartDraws:
 
     def draw(self, stream: int) -> Drawing:
         """Difference from the estimate [rad] on the part's canvas, (H, W)."""
-        own, of_the_frame = (yield from self.own.draw(stream)), stream % (FRAME_SEED_STRIDE // 2)
-        return own + self.blocks.lacking(
-            self.blocks.draws[of_the_frame], own, self.frame, self.first
-        )
+        own = yield from self.own.draw(stream)
+        # All parts of a frame share its coarse draws, so that they fit together.
+        drawn = self.blocks.draws[stream % DRAW_STRIDE]
+        return own + self.blocks.lacking(drawn, own, self.frame, self.first)
 
 
 def _bilinear(image: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
@@ -269,47 +224,28 @@ def _bilinear(image: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.nd
 
 def _over_levels(frame: np.ndarray, background: Background, levels: np.ndarray) -> np.ndarray:
     """Planes (P, Y, X) over a blank-field image or their levels: float64."""
-    over = (
-        levels[:, None, None]
-        if isinstance(background, str)
-        else np.broadcast_to(background, frame.shape)
-    )
+    over = levels[:, None, None] if isinstance(background, str) else background
     return np.asarray(frame.astype(np.float64) / over)
 
 
 def blank_levels(
     planes: Sequence[SampledPlane], background: Background, shape: tuple[int, int]
 ) -> np.ndarray:
-    """Blank-field intensity of all planes from their samples, (P,).
+    """Blank-field intensity (P,) of planes from their samples, as `over_background` finds it.
 
-    It is what `over_background` gives for whole planes.
-
-    Raises
-    ------
-    RequestError
-        A background that is not positive or of another shape, or planes that ``none`` cannot be
-        true of.
+    RequestError where that raises it.
     """
-    pooled = np.concatenate([plane.pixels.ravel() for plane in planes])
-    levels = np.ones(len(planes))
     if not isinstance(background, str):
-        positive = bool(
-            (fitting(background, np.broadcast_to(np.float32(0), (len(planes), *shape))) > 0).all()
-        )
-    elif background == "none":
+        blank = np.broadcast_to(np.float32(0), (len(planes), *shape))
+        check_positive(fitting(background, blank))
+        return np.ones(len(planes))
+    pooled = np.concatenate([plane.pixels.ravel() for plane in planes])
+    if background == "none":
         check_divided(pooled)
-        positive = True
-    else:
-        levels = equalised_levels(
-            float(np.nanmedian(pooled)), np.array([plane.mean for plane in planes])
-        )
-        positive = bool((levels > 0).all())
-    if not positive:
-        raise RequestError(
-            "the background intensity is not positive everywhere; "
-            "give a blank-field image with --background FILE, "
-            "or none for planes already divided by it."
-        )
+        return np.ones(len(planes))
+    means = np.array([plane.mean for plane in planes])
+    levels = equalised_levels(float(np.nanmedian(pooled)), means)
+    check_positive(levels)
     return levels
 
 
@@ -318,46 +254,38 @@ def measure_phase_statistics(
 ) -> Generator[str, None, PhaseBlocks]:
     """What must be global of one field; measured step by step.
 
-    Parameters
-    ----------
-    planes : sequence of SampledPlane
-        Over the blank-field image, where there is one.
+    The planes are those over the blank-field image, where there is one.
     """
     microscope, defocus_um = plan.microscope, plan.positions_um
-    levels, condenser_na = (
-        blank_levels(planes, plan.background, reader.shape),
-        plan.condenser_na,
-    )
+    levels = blank_levels(planes, plan.background, reader.shape)
     step = max(1, ceil(max(reader.shape) / LARGEST_COARSE_PX))
-    order, parts = (
-        np.argsort(defocus_um),
-        [_binned_band(frame, part, levels, step) for frame, part in reader.bands(step)],
-    )
+    order = np.argsort(defocus_um)
+    parts = [_binned_band(frame, part, levels, step) for frame, part in reader.bands(step)]
     binned, usable = (np.concatenate(bands, axis=1)[order] for bands in zip(*parts, strict=True))
     wider = replace(microscope, pixel_um=microscope.pixel_um * step)
+    # Binned pixels have less noise, so it is estimated anew.
     weight = torch.from_numpy(inverse_variance(binned, usable)).float()
     whole = yield from fit_surrounded(
-        torch.from_numpy(binned).float(), weight, sorted(defocus_um), wider, condenser_na
+        torch.from_numpy(binned).float(), weight, sorted(defocus_um), wider, plan.condenser_na
     )
     flat = yield from name_stages("flat background", flatten_background(whole))
     fit = yield from fit_local_prior(flat)
     coarse = fit.phase.numpy()
     zero, background, _ = find_background(coarse)
-    draws, first_stream = (
-        PosteriorDraws(fit, plan.seed),
-        reader.frame_number * FRAME_SEED_STRIDE // 2,
-    )
+    draws, first_stream = PosteriorDraws(fit, plan.seed), reader.frame_number * DRAW_STRIDE
     levelled = []
+    # Samples 2 k and 2 k + 1 share a draw, with opposite signs.
     for number in range(ceil(plan.samples / 2)):
         drawn = yield from name_stages(f"draw {number + 1}", draws.draw(first_stream + number))
         levelled.append(level_draw(drawn, fit.model.frame, background)[fit.model.frame])
+    # `maps` needs none of them; those of the field follow from its windows.
     empty = FieldNumbers(
         level=0, strength=1, width=1, pull=1, pull_absorption=1, noise=1, fresnel=1
     )
     blocks = PhaseBlocks(
         microscope=microscope,
-        defocus_um=tuple(defocus_um),
-        condenser_na=condenser_na,
+        defocus_um=defocus_um,
+        condenser_na=plan.condenser_na,
         levels=levels,
         coarse=coarse,
         step=step,
@@ -374,14 +302,12 @@ def measure_phase_statistics(
 
 
 def _pooled(seen: Sequence[FieldNumbers], coarse: np.ndarray) -> FieldNumbers:
-    """Numbers of the whole field, as root mean squares of those of windows.
-
-    Level and strength come from the coarse phase.
-    """
+    """Numbers of a field: root mean squares over windows, but level and strength of `coarse`."""
     mean = {
         entry.name: float(np.sqrt(np.mean([getattr(one, entry.name) ** 2 for one in seen])))
         for entry in fields(FieldNumbers)
     }
+    # A window is too small for low frequencies, which may be most of the phase.
     strength = float(np.hypot(np.std(coarse), SMALLEST_STRENGTH_RAD))
     return FieldNumbers(**{**mean, "level": float(np.median(coarse)), "strength": strength})
 

@@ -6,13 +6,17 @@ mean of the strength of the phase and of its posterior width, so that a little n
 shape are both of order one.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from napari_cvdm.tasks.phase_inversion import PhaseMaps
+from napari_cvdm.tasks.phase_inversion import NOISE_ORIGIN, PhaseMaps
+from napari_cvdm.tasks.phase_posterior import PhasePosterior
+from napari_cvdm.tasks.task import NetworkInput
 
 CHANNELS = (
     "phase over strength",
@@ -32,12 +36,13 @@ CHANNELS = (
 SURROUNDINGS_PX = 16  # of the canvas around the frame that the network sees
 SMALLEST_STRENGTH_RAD = 0.02
 SMALLEST_WIDTH_RAD = 1e-3
-ABSORPTION_UNIT = 0.02
+ABSORPTION_UNIT = 0.02  # of log-amplitude
+# So that the logarithms of usual fields are about zero.
 TYPICAL_NOISE = 0.01
 TYPICAL_FRESNEL = 30.0
-LOG_GAIN = 0.25
+LOG_GAIN = 0.25  # a factor of e^4 counts as one
 LARGEST_MISFIT = 100.0
-TINY = 1e-30
+TINY = 1e-30  # a blank field without noise has no pull
 
 
 def network_window(maps: PhaseMaps) -> tuple[slice, slice]:
@@ -105,14 +110,12 @@ class FieldNumbers:
 
 
 def network_channels(maps: PhaseMaps, numbers: FieldNumbers) -> Tensor:
-    """Channels of a field within `network_window`: (13, Y, X), float32.
-
-    They are in the order of `CHANNELS`.
-    """
+    """Channels, as in `CHANNELS`, of a field within `network_window`: (13, Y, X), float32."""
     window = network_window(maps)
     level = maps.phase - numbers.level
     inside = np.zeros(maps.phase.shape, np.float32)
     inside[maps.frame] = 1
+    # asinh is linear for small values and logarithmic for large ones, and keeps the sign.
     images = (
         np.arcsinh(level / numbers.strength),
         np.arcsinh(level / numbers.width) / 2,
@@ -133,6 +136,37 @@ def network_channels(maps: PhaseMaps, numbers: FieldNumbers) -> Tensor:
     shown = torch.from_numpy(np.stack([image[window] for image in images]).astype(np.float32))
     logarithms = LOG_GAIN * torch.log(torch.tensor(constants, dtype=torch.float32))
     return torch.cat([shown, logarithms[:, None, None].expand(-1, *shown.shape[1:])])
+
+
+def assemble_input(
+    maps: PhaseMaps,
+    numbers: FieldNumbers,
+    posterior: PhasePosterior,
+    usable: np.ndarray,
+    estimated: Mapping[str, Any],
+    first: tuple[int, int] = (0, 0),
+) -> NetworkInput:
+    """The frame for the networks, from its maps and the fit behind them.
+
+    `posterior` is that on `network_window`. `usable` (Y, X) are the pixels of the frame that the
+    camera measured. `first` is the frame's first pixel in the whole image.
+    """
+    valid = np.zeros(maps.phase.shape, dtype=bool)
+    valid[maps.frame] = usable
+    row, column = (
+        NOISE_ORIGIN + start + seen.start - part.start
+        for start, seen, part in zip(first, posterior.window, maps.frame, strict=True)
+    )
+    return NetworkInput(
+        channels=network_channels(maps, numbers),
+        initial_estimate=torch.from_numpy(posterior.estimate / numbers.unit).float(),
+        gain=numbers.unit,
+        valid=valid[posterior.window],
+        estimated=estimated,
+        posterior=posterior,
+        origin=(row, column),
+        frame=inner_frame(maps),
+    )
 
 
 def _rms(image: np.ndarray) -> float:

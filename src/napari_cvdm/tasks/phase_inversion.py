@@ -8,6 +8,7 @@ better one is taken. A cell-free background in it is made flat, and its prior fo
 
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import product
 
 import numpy as np
 import torch
@@ -35,7 +36,9 @@ EQUAL_GAIN = -0.003  # of a measured value: the smaller canvas is taken where th
 # More than evidence counts it, since a prior that is too wide makes the complexity too large
 # (`python -m paper.phase_inversion`).
 COST_SHARE = 0.5
-HOPELESS_COST = 0.3  # of a measured value after a first look: such a field is not fitted to the end
+# Of a measured value after a first look. Costs fall by less than this afterwards, and evidence is
+# against such fields, too (`python -m paper.phase_inversion borders`).
+HOPELESS_COST = 0.1
 FIRST_LOOK, LAST_ROUNDS = ((2.0, 2, 10),), ((1.0, 5, 12),)
 # Noise belongs to absolute pixels, and a canvas begins before the first of the frame.
 NOISE_ORIGIN = 1 << 20
@@ -71,21 +74,10 @@ def invert_planes(
     microscope: Microscope,
     condenser_na: float = 0.0,
 ) -> Inverting:
-    """Fit the whole image formation to the planes of one field.
+    """Fit the whole image formation to the planes of one field, step by step.
 
-    Parameters
-    ----------
-    planes : Tensor of shape (P, h, w), float32
-        Intensity over the blank field.
-    weight : Tensor of shape (P, h, w), float32
-        One over the variance of each pixel, 0 where nothing was measured.
-    defocus_um : sequence of float
-        Signed position of each plane [um].
-
-    Yields
-    ------
-    str
-        What is done, before every step of the solvers.
+    `planes` (P, h, w) are intensities over the blank field, at signed positions [um]. `weight` (P,
+    h, w) is one over the variance of each pixel, 0 where nothing was measured.
     """
     surrounded = yield from fit_surrounded(planes, weight, defocus_um, microscope, condenser_na)
     repeating = yield from fit_periodic(
@@ -126,10 +118,7 @@ def fit_periodic(
     condenser_na: float,
     surrounded: Fit,
 ) -> Solving:
-    """Fit a field that repeats, from the fit with unknown surroundings.
-
-    A hopeless fit is not completed.
-    """
+    """Fit a field that repeats, from a fit with unknown surroundings, unless it is hopeless."""
     model = PhaseForwardModel.create(
         (planes.shape[-2], planes.shape[-1]),
         defocus_um,
@@ -170,10 +159,7 @@ def invert_surrounded(
     microscope: Microscope,
     condenser_na: float,
 ) -> Inverting:
-    """The estimate of a part of a larger field, whose border never repeats.
-
-    The parameters are those of `invert_planes`.
-    """
+    """The estimate of a part, whose border never repeats; parameters as of `invert_planes`."""
     surrounded = yield from fit_surrounded(planes, weight, defocus_um, microscope, condenser_na)
     fit = yield from fit_local_prior(surrounded)
     return PhaseEstimate(fit=fit, other=fit.phase, periodic=False)
@@ -191,47 +177,31 @@ def white_noise(
     inside = NOISE_ORIGIN + first[0], NOISE_ORIGIN + first[1]
     start = inside[0] - rows.start, inside[1] - columns.start
 
-    def draw(shape: tuple[int, int], stream: int, step: int, origin: tuple[int, int]) -> np.ndarray:
-        return noise_field(shape, seed=seed, sample=stream, step=step, origin=origin)
+    def draw(shape: tuple[int, int], step: int, count: int, origin: tuple[int, int]) -> Tensor:
+        fields = [
+            noise_field(shape, seed=seed, sample=stream, step=step + number, origin=origin)
+            for stream, number in product(streams, range(count))
+        ]
+        return torch.from_numpy(np.stack(fields)).unflatten(0, (len(streams), count)).to(like)
 
-    frame_shape = (like.shape[-2], like.shape[-1])
-    data = np.stack(
-        [
-            [draw(frame_shape, s, DATA_STEP + p, inside) for p in range(model.planes)]
-            for s in streams
-        ]
-    )
-    maps = np.stack(
-        [[draw(model.canvas_shape, s, PRIOR_STEP + m, start) for m in range(2)] for s in streams]
-    )
-    coefficients = np.stack(
-        [draw((model.planes, len(like)), s, PRIOR_STEP + 2, (0, 0)) for s in streams]
-    )
-    sample = PhaseObject(
-        maps=torch.from_numpy(maps).to(like), illumination=torch.from_numpy(coefficients).to(like)
-    )
-    pixels = np.stack(
-        [
-            [draw(model.canvas_shape, s, PRIOR_STEP + 3 + m, start) for m in range(4)]
-            for s in streams
-        ]
-    )
-    return torch.from_numpy(data).to(like), sample, torch.from_numpy(pixels).to(like)
+    maps = draw(model.canvas_shape, PRIOR_STEP, 2, start)
+    coefficients = draw((model.planes, len(like)), PRIOR_STEP + 2, 1, (0, 0))[:, 0]
+    data = draw((like.shape[-2], like.shape[-1]), DATA_STEP, model.planes, inside)
+    pixels = draw(model.canvas_shape, PRIOR_STEP + 3, 4, start)
+    return data, PhaseObject(maps=maps, illumination=coefficients), pixels
 
 
 def draw_phases(
     fit: Fit, seed: int, streams: Sequence[int], first: tuple[int, int] = (0, 0)
 ) -> Generator[str, None, Tensor]:
-    """Draws about the estimate of one field: differences from it [rad] on the canvas, (S, H, W).
-
-    They are solved step by step.
-    """
+    """Draws about the estimate, less it, on the canvas (S, H, W) [rad]; solved step by step."""
     drawn = yield from draw_around(fit, *white_noise(fit.model, seed, streams, first))
     return drawn.maps[:, 1]
 
 
 WIDTH_DRAWS = 4
 WIDTH_PX, MISFIT_PX = 4.0, 3.0
+LEAST_SEEN = 0.05  # of a neighbourhood, to say how well it is explained
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -286,17 +256,13 @@ def phase_maps(estimate: PhaseEstimate, fresnel: float, draws: np.ndarray) -> Ph
     draws = draws - draws[:, rows, columns].mean(axis=(-2, -1), keepdims=True)
     width = np.sqrt(gaussian_filter(np.square(draws).mean(axis=0), WIDTH_PX, mode="wrap"))
     pull = fit.model.adjoint(fit.linearisation, fit.weight * fit.residual).maps.cpu().numpy()
-    measured = (fit.weight > 0).cpu().numpy().mean(axis=0)
-    squares, seen = (np.zeros(fit.model.canvas_shape, np.float32) for _ in range(2))
-    squares[rows, columns], seen[rows, columns] = (
-        weighted_squares(fit.weight, fit.residual).mean(dim=0).cpu().numpy(),
-        measured,
-    )
+    squares, seen, difference = (np.zeros(fit.model.canvas_shape, np.float32) for _ in range(3))
+    squares[rows, columns] = weighted_squares(fit.weight, fit.residual).mean(dim=0).cpu().numpy()
+    seen[rows, columns] = (fit.weight > 0).cpu().numpy().mean(axis=0)
     share = gaussian_filter(seen, MISFIT_PX)
     misfit = np.where(
-        share > 0.05, gaussian_filter(squares, MISFIT_PX) / np.maximum(share, 0.05), 1.0
+        share > LEAST_SEEN, gaussian_filter(squares, MISFIT_PX) / np.maximum(share, LEAST_SEEN), 1.0
     )
-    difference = np.zeros(fit.model.canvas_shape, np.float32)
     gap = (estimate.other - fit.phase).cpu().numpy()
     difference[rows, columns] = gap - gap.mean()
     known = fit.weight[fit.weight > 0]
@@ -315,25 +281,14 @@ def phase_maps(estimate: PhaseEstimate, fresnel: float, draws: np.ndarray) -> Ph
 
 
 FLATNESS_RAD = 0.05  # what real medium and glass still vary by
-LEAST_BACKGROUND = (
-    0.1  # of the frame within `FLATNESS_RAD` of the commonest phase: less is no background
-)
+LEAST_BACKGROUND = 0.1  # of the frame at the commonest phase: less is no background
 
 
 def find_background(phase: np.ndarray) -> tuple[float, np.ndarray, float]:
-    """Mean phase of the cell-free background [rad], and where the background is.
+    """Mean of the cell-free background of a phase (Y, X) [rad], where it is, and its share.
 
-    It is the whole field where there is no background.
-
-    Parameters
-    ----------
-    phase : ndarray of shape (Y, X) [rad]
-
-    Returns
-    -------
-    background : ndarray of shape (Y, X), bool
-    share : float
-        Of the field within `FLATNESS_RAD` of its commonest phase.
+    It is the whole field where there is none. The share is that of the field within `FLATNESS_RAD`
+    of its commonest phase.
     """
     flat = np.abs(phase - densest_value(phase)) < FLATNESS_RAD
     share = float(flat.mean())

@@ -32,15 +32,8 @@ Drawing = Generator[str, None, np.ndarray]
 class PosteriorDraws:
     """Draws about the estimate of one field, each solved once.
 
-    The width of the posterior and the samples share them.
-
-    Parameters
-    ----------
-    fit : Fit
-        Without batch dimension.
-    first : tuple of int
-        Row and column of the frame's first pixel in the whole image, since noise belongs to
-        absolute pixels.
+    The width of the posterior and the samples share them. `fit` has no batch dimension. `first` is
+    the frame's first pixel in the whole image, since noise belongs to absolute pixels.
     """
 
     def __init__(self, fit: Fit, seed: int, first: tuple[int, int] = (0, 0)) -> None:
@@ -48,14 +41,9 @@ class PosteriorDraws:
         self._kept: dict[int, np.ndarray] = {}
 
     def draw(self, stream: int) -> Drawing:
-        """Difference from the estimate [rad] on the canvas, (H, W).
-
-        The first few draws and the last one are kept.
-        """
+        """Difference from the estimate [rad], (H, W); the first few and the last one are kept."""
         if stream not in self._kept:
-            self._kept = {
-                number: kept for number, kept in self._kept.items() if number < WIDTH_DRAWS
-            }
+            self._kept = {n: kept for n, kept in self._kept.items() if n < WIDTH_DRAWS}
             drawn = yield from draw_phases(self._fit, self._seed, [stream], self._first)
             self._kept[stream] = drawn[0].cpu().numpy()
         return self._kept[stream]
@@ -69,9 +57,8 @@ def _stack_draws(draw: Callable[[int], Drawing], count: int, stage: str) -> Draw
     """Draws 0, 1, ..., `count` - 1, one after the other."""
     drawn = []
     for number in range(count):
-        drawn.append(
-            (yield from name_stages(f"{stage}, draw {number + 1} of {count}", draw(number)))
-        )
+        work = name_stages(f"{stage}, draw {number + 1} of {count}", draw(number))
+        drawn.append((yield from work))
     return np.stack(drawn)
 
 
@@ -123,18 +110,16 @@ class PhasePosterior:
 
     def refine(self, image: np.ndarray, stream: int) -> Drawing:
         """A sample of the network (Y, X) [rad], made one of the result; step by step."""
-        drawn = yield from name_stages(
-            "drawing from the posterior", self._levelled_draw(stream // 2)
-        )
+        work = self._levelled_draw(stream // 2)
+        drawn = yield from name_stages("drawing from the posterior", work)
         blended = self.blend(image) + (1 - 2 * (stream % 2)) * drawn[self.window]
         inner = self._frame_in_window()
         whole = all(
             part.start >= 0 and part.stop <= size
             for part, size in zip(inner, blended.shape, strict=True)
         )
-        if (
-            self.background is None or not whole
-        ):  # a part shows too little background to be levelled by it
+        # A part shows too little background to be levelled by it.
+        if self.background is None or not whole:
             return blended
         return np.asarray(blended - blended[inner][self.background].mean())
 
@@ -155,10 +140,7 @@ class PhasePosterior:
         )
 
     def _frame_in_window(self) -> tuple[slice, slice]:
-        """Rows and columns of the frame, counted from the window's first pixel.
-
-        They may begin or end outside the window.
-        """
+        """Rows and columns of the frame, counted in the window; they may lie outside of it."""
         rows, columns = (
             slice(part.start - seen.start, part.stop - seen.start)
             for part, seen in zip(self.fit.model.frame, self.window, strict=True)

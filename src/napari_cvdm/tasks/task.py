@@ -19,11 +19,8 @@ from napari_cvdm.tasks.deconvolved import Lens
 Background = Literal["auto", "none"] | np.ndarray
 
 BORDER_PX = 8
-SURROUNDING_PX = (
-    96  # of a region: beyond it, what the networks see changes a preview by less than its noise
-)
-
-
+# Of a region: beyond it, what the networks see changes a preview by less than its noise.
+SURROUNDING_PX = 96
 LARGEST_SAMPLE_PX = 4_000_000
 
 
@@ -35,7 +32,9 @@ def sampled_lines(size: int, other: int) -> np.ndarray:
     """
     if size * other <= LARGEST_SAMPLE_PX:
         return np.arange(size)
+    # Two lines of every s, along both axes, leave 4 / s^2 of the pixels.
     step = int(np.ceil(2 * np.sqrt(size * other / LARGEST_SAMPLE_PX)))
+    # Pairs, since the noise is measured on 2 x 2 patches of neighbours.
     first = np.arange(0, size - 1, step)
     return np.stack([first, first + 1], axis=1).ravel()
 
@@ -148,7 +147,7 @@ class NetworkInput:
     def kept_input(self, image: np.ndarray) -> np.ndarray:
         """What was asked for of an input image (Y, X)."""
         if self.region is not None:
-            fine = self.upsampling
+            fine = self.upsampling  # the region is on the grid of the output
             return image[tuple(slice(one.start // fine, one.stop // fine) for one in self.region)]
         return image if self.frame is None else image[self.frame]
 
@@ -161,15 +160,11 @@ class NetworkInput:
         stays that of the absolute pixels. A run on the whole image would therefore show the same
         part, up to the effect of what lies beyond the surroundings.
 
-        Parameters
-        ----------
-        region : tuple of int
-            (top, bottom, left, right) in input pixels.
-        alignment : int
-            The part starts at multiples of this, where the networks' own grid has its lines.
-        surroundings : int
-            Pixels around the part that the networks see.
+        `region` is (top, bottom, left, right) in input pixels. The part starts at multiples of
+        `alignment`, where the networks' own grid has its lines. They see `context_px` pixels around
+        it.
         """
+        # Channels begin before the frame where they hold its surroundings.
         first = (0, 0) if self.frame is None else (self.frame[0].start, self.frame[1].start)
         inside = tuple(
             (region[2 * axis] + first[axis], region[2 * axis + 1] + first[axis]) for axis in (0, 1)
@@ -187,6 +182,7 @@ class NetworkInput:
         )
         return replace(
             self,
+            # Copies, since a view would keep the whole frame in memory.
             channels=self.channels[:, rows, columns].contiguous(),
             initial_estimate=self.initial_estimate[fine].contiguous(),
             valid=self.valid[rows, columns],
@@ -212,10 +208,7 @@ class Posterior(Protocol):
         """What it took to find it, at the peak."""
 
     def blend(self, image: np.ndarray) -> np.ndarray:
-        """The result for an image (Y, X) of the networks, in output units on their grid.
-
-        Nothing is drawn.
-        """
+        """The result for an image (Y, X) of the networks, in output units; nothing is drawn."""
 
     def refine(self, image: np.ndarray, stream: int) -> Generator[str, None, np.ndarray]:
         """A sample of the result from one of the networks, step by step."""
@@ -225,10 +218,7 @@ class Posterior(Protocol):
 
 
 class FrameReader(Protocol):
-    """Reads one frame part by part.
-
-    Each part comes with the same part of the background image where there is one.
-    """
+    """Reads a frame part by part, each with the same part of a background image."""
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -239,10 +229,7 @@ class FrameReader(Protocol):
         """Which one of the image."""
 
     def bands(self, multiple: int) -> Iterator[tuple[np.ndarray, Background]]:
-        """Parts of shape (P, rows, X) from top to bottom.
-
-        The number of rows is a multiple of `multiple`, except in the last part.
-        """
+        """Parts (P, rows, X) from top to bottom, `multiple` times some rows but for the last."""
 
     def windows(
         self, count: int
@@ -308,17 +295,11 @@ class Task(Protocol):
         """Request fields without which a frame cannot be prepared."""
 
     def prepare(self, frame: np.ndarray, plan: Plan) -> Generator[str, None, NetworkInput]:
-        """Prepare one frame of shape (P, Y, X) with the optics of a plan.
-
-        It yields what was done.
-        """
+        """Prepare one frame (P, Y, X) with the optics of a plan; yields what is done."""
 
     @property
     def context_px(self) -> int:
-        """Pixels around a part that its preparation must read.
-
-        The networks need surroundings of their own.
-        """
+        """Pixels around a part that its preparation reads; the networks need their own."""
 
     def without(self, pixels: np.ndarray, background: np.ndarray) -> np.ndarray:
         """Pixels of one plane, float64, without the same part of a background image."""
@@ -326,10 +307,7 @@ class Task(Protocol):
     def measure_statistics(
         self, planes: Sequence[SampledPlane], plan: Plan, reader: FrameReader
     ) -> Generator[str, None, GlobalStatistics]:
-        """Global quantities, from a sample of each plane of a frame; measured step by step.
-
-        The frame is never whole in memory.
-        """
+        """Global quantities from a sample of each plane, step by step; never the whole frame."""
 
     def blocks(self, numbers: Mapping[str, np.ndarray]) -> GlobalStatistics:
         """Global statistics that were kept in a file."""
@@ -341,18 +319,14 @@ def refine_mask(mask: np.ndarray, factor: int) -> np.ndarray:
 
 
 def saturated(frame: np.ndarray) -> np.ndarray:
-    """Pixels (Y, X) at which any plane (P, Y, X) of an integer camera was cut off, bool.
+    """Pixels (Y, X) at which any plane (P, Y, X) of an integer camera was cut off, bool."""
+    return np.any([clipped_pixels(plane) for plane in frame], axis=0)
 
-    See `clipping_level`.
-    """
-    levels = [clipping_level(plane) for plane in frame]
-    return np.any(
-        [
-            np.zeros(plane.shape, bool) if level is None else plane >= level
-            for plane, level in zip(frame, levels, strict=True)
-        ],
-        axis=0,
-    )
+
+def clipped_pixels(plane: np.ndarray) -> np.ndarray:
+    """Pixels of one plane (Y, X) at which it was cut off, see `clipping_level`: bool."""
+    level = clipping_level(plane)
+    return np.zeros(plane.shape, bool) if level is None else np.asarray(plane >= level)
 
 
 def fitting(background: np.ndarray, planes: np.ndarray) -> np.ndarray:

@@ -519,6 +519,10 @@ class RunningLayers:
                 self._layers[role], added = self._add(role, values), True
             elif role in self._layers and self._layers[role] in self._viewer.layers:
                 self._layers[role].refresh()
+                if role == RECONSTRUCTION and view.samples == 1:
+                    # A first look of a classical method has other low spatial frequencies.
+                    look = look_of(values, self._run.unit)
+                    self._layers[role].contrast_limits = look["contrast_limits"]
         if view.samples == 2 and SPREAD in self._layers:
             self._layers[SPREAD].contrast_limits = spread_look(spread)["contrast_limits"]
 

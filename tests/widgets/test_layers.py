@@ -9,7 +9,8 @@ from made_results import PROVENANCE, ROLES, every_layer, reconstruction
 from napari.components import ViewerModel
 from napari.layers import Image, Layer
 
-from napari_cvdm.core.request import RequestError
+from napari_cvdm.core.request import ImageStack, ReconstructionRequest, RequestError
+from napari_cvdm.core.result import FrameView
 from napari_cvdm.core.statistics import STATISTICS
 from napari_cvdm.widgets.layers.layer_data import (
     METADATA_KEY,
@@ -20,8 +21,9 @@ from napari_cvdm.widgets.layers.layer_data import (
     read_layer,
 )
 from napari_cvdm.widgets.layers.placement import Placement
+from napari_cvdm.widgets.layers.reconstruction import Run
 from napari_cvdm.widgets.layers.result_layers import to_layer_data
-from napari_cvdm.widgets.layers.shown_layers import show_layers
+from napari_cvdm.widgets.layers.shown_layers import RunningLayers, show_layers
 
 
 def results(source, **changes):
@@ -285,3 +287,34 @@ def test_a_result_that_cannot_be_shown_leaves_the_earlier_one_whole():
     with pytest.raises(ValueError, match=r".+"):
         show_layers(viewer, broken)
     assert list(viewer.layers) == before
+
+
+def test_the_first_sample_takes_the_place_of_a_first_look_with_contrast_of_its_own():
+    source = Image(np.zeros((8, 8)), name="planes", metadata={})
+    viewer = ViewerModel()
+    viewer.add_layer(source)
+    request = ReconstructionRequest(
+        image=ImageStack(array=np.ones((2, 8, 8), np.float32), axes="PYX"), model="phase-2shot"
+    )
+    run = Run(request=request, place=Placement.of(source), unit="rad", upsampling=1)
+    running = RunningLayers(viewer, run, "variance")
+
+    def show(samples, largest):
+        mean, empty = np.linspace(0, largest, 64).reshape(8, 8), np.zeros((8, 8), np.float32)
+        view = FrameView(
+            index=(),
+            samples=samples,
+            mean=mean.astype(np.float32),
+            variance=empty,
+            rate=empty,
+            valid=empty.astype(bool),
+        )
+        running.show(view)
+        (layer,) = (one for one in viewer.layers if "running" in one.name)
+        return layer
+
+    look = show(0, 10.0)
+    first_limits = look.contrast_limits
+    sample = show(1, 1.0)
+    assert sample is look
+    assert sample.contrast_limits[1] <= 1.0 < first_limits[1]

@@ -195,9 +195,8 @@ def _chosen_pixels(
             "result."
         )
     arrays = (frame.mean, frame.spread, frame.rate, *(() if truth is None else (truth,)))
-    usable = np.flatnonzero(
-        frame.valid & np.logical_and.reduce([np.isfinite(array) for array in arrays])
-    )
+    finite = np.logical_and.reduce([np.isfinite(array) for array in arrays])
+    usable = np.flatnonzero(frame.valid & finite)
     if usable.size < 3:
         raise ValueError(
             f"{usable.size} valid pixels; at least 3 are needed to rank them. Look at the layer of "
@@ -269,14 +268,9 @@ def rank_correlations(
     gradient. ``rate-error given intensity`` is the correlation of what intensity does not explain,
     see `partial_correlation`.
     """
-    named = {
-        "rate": rate,
-        "spread": spread,
-        "error": error,
-        "intensity": intensity,
-        "structure": structure,
-    }
-    ranks = {name: stats.rankdata(values) for name, values in named.items()}
+    names = ("rate", "spread", "error", "intensity", "structure")
+    maps = (rate, spread, error, intensity, structure)
+    ranks = {name: stats.rankdata(values) for name, values in zip(names, maps, strict=True)}
     pairs = (("rate", "spread"), ("rate", "error"), ("spread", "error"), ("structure", "error"))
     found = {f"{first}-{second}": spearman(ranks[first], ranks[second]) for first, second in pairs}
     for first in ("rate", "spread"):
@@ -297,12 +291,9 @@ def over_fields(values: Sequence[float]) -> Interval:
     if known.size < 2 or np.ptp(known) == 0:
         end = mean if known.size > 1 else float("nan")
         return Interval(mean=mean, low=end, high=end, fields=known.size)
+    rng = np.random.default_rng(0)
     found = stats.bootstrap(
-        (known,),
-        np.mean,
-        n_resamples=RESAMPLES,
-        confidence_level=CONFIDENCE,
-        rng=np.random.default_rng(0),
+        (known,), np.mean, n_resamples=RESAMPLES, confidence_level=CONFIDENCE, rng=rng
     )
     low, high = (float(value) for value in found.confidence_interval)
     return Interval(mean=mean, low=low, high=high, fields=known.size)

@@ -67,10 +67,9 @@ def pixel_interval(mean: float, spread: float, provenance: Mapping[str, Any]) ->
     held-out pairs was below `factor` times the spread, which counts as at least `floor`.
     """
     calibration = provenance.get("model", {}).get("calibration")
-    calibrated = isinstance(calibration, Mapping) and "factor" in calibration
-    level = float(calibration.get("level", LEVEL)) if calibrated else LEVEL
-    factor = float(calibration["factor"]) if calibrated else float(stats.norm.ppf((1 + level) / 2))
-    half_width = factor * max(spread, float(calibration.get("floor", 0.0)) if calibrated else 0.0)
+    known = calibration if isinstance(calibration, Mapping) else {}
+    factor, level, calibrated = interval_factor(None, known)
+    half_width = factor * max(spread, float(known.get("floor", 0.0)) if calibrated else 0.0)
     return CredibleInterval(
         low=mean - half_width, high=mean + half_width, level=level, calibrated=calibrated
     )
@@ -109,13 +108,18 @@ class Estimate:
     calibrated: bool = False
 
 
-def interval_factor(samples: int, calibration: Mapping[str, Any]) -> tuple[float, float, bool]:
+def interval_factor(
+    samples: int | None, calibration: Mapping[str, Any]
+) -> tuple[float, float, bool]:
     """Half-width over the standard deviation of N >= 2 samples, level, and if it is calibrated.
 
     The factor is that of a calibrated model, else that of a normal distribution with Student's t.
+    If N is None, the deviation is taken for exact.
     """
     if "factor" in calibration:
         return float(calibration["factor"]), float(calibration.get("level", LEVEL)), True
+    if samples is None:
+        return float(stats.norm.ppf((1 + LEVEL) / 2)), LEVEL, False
     return normal_factor(samples, LEVEL), LEVEL, False
 
 
@@ -224,11 +228,8 @@ def values_along(image: np.ndarray, points: np.ndarray) -> np.ndarray:
     last = np.array(image.shape) - 1.0
     inside = np.clip(points, 0, last)
     near = np.where(np.abs(points - inside) < ROUNDING_PX, inside, points)
-    return np.asarray(
-        map_coordinates(
-            image.astype(np.float64), near.T, order=1, mode="constant", cval=float("nan")
-        )
-    )
+    grey = image.astype(np.float64)
+    return np.asarray(map_coordinates(grey, near.T, order=1, mode="constant", cval=np.nan))
 
 
 def peak_width(values: np.ndarray, step: float) -> float:
@@ -303,16 +304,13 @@ def profile_along(
     inside = np.isfinite(values)
     if inside.sum() < 2:
         raise RequestError("the line misses the result; draw it over the image.")
-    drawn = None
+    drawn, deviation = None, None
     if samples is not None and len(samples) > 1:
         drawn = np.stack([values_along(sample, points) for sample in samples])
         values, deviation = drawn.mean(axis=0), drawn.std(axis=0, ddof=1)
-        factor, level, calibrated = interval_factor(len(drawn), known)
-    else:
-        deviation = None if spread is None else values_along(spread, points)
-        claimed = pixel_interval(0.0, 1.0, {"model": {"calibration": calibration}})
-        level, calibrated = claimed.level, claimed.calibrated
-        factor = float(known["factor"]) if calibrated else claimed.high
+    elif spread is not None:
+        deviation = values_along(spread, points)
+    factor, level, calibrated = interval_factor(None if drawn is None else len(drawn), known)
     half = None if deviation is None else factor * np.maximum(deviation, known.get("floor", 0.0))
     lines = [line[inside] for line in (drawn if drawn is not None else values[None])]
     widths, distances = (

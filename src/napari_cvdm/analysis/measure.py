@@ -210,9 +210,8 @@ def measure_objects(
     medium = find_medium(result, regions) if relative else None
     labels, images = np.setdiff1d(regions, 0), result.images()
     levels = [0.0 if medium is None else float(np.median(image[medium])) for image in images]
-    several = threshold is not None and len(images) > 1
     outlines = [regions] * len(images)
-    if several and threshold is not None:
+    if threshold is not None and len(images) > 1:
         sampled = SampledOutlines(regions, result.image, threshold, result.trusted_pixels())
         zero = 0.0 if medium is None else float(np.median(result.image[medium]))
         outlines = [
@@ -247,33 +246,27 @@ def _object_measure(
 
     pixel_um2 = result.pixel_um**2
     means = np.divide(sums, pixels, out=np.full(len(sums), np.nan), where=pixels > 0)
-    mean, fixed = estimate(means), bool((pixels == pixels[0]).all())
+    mean, area = estimate(means), pixels * pixel_um2
     optics: dict[str, Estimate] = {}
     if result.is_phase and result.wavelength_um is not None:
         optics["opd_nm"] = estimate(optical_path_nm(means, result.wavelength_um))
         optics["mass_pg"] = estimate(
             sums * result.wavelength_um * pixel_um2 / (2 * np.pi * alpha_um3_per_pg)
         )
-    gone = int((pixels == 0).sum())
+    if gone := int((pixels == 0).sum()):
+        remarks += (VANISHED.format(count=gone, samples=len(sums)),)
+    if result.unit == PHASE and mean.value < -FLATNESS_RAD:
+        remarks += (LIGHTER,)
+    no_interval = NO_SAMPLES if result.samples is None else ONE_SAMPLE
     return ObjectMeasure(
         label=int(label),
-        area_um2=Estimate(value=float(pixels[0] * pixel_um2))
-        if fixed
-        else estimate(pixels * pixel_um2),
+        area_um2=Estimate(value=float(area[0])) if np.ptp(pixels) == 0 else estimate(area),
         mean=mean,
         total=estimate(sums),
         **optics,
         samples=0 if result.samples is None else len(sums),
-        why_no_interval=""
-        if len(sums) > 1
-        else NO_SAMPLES
-        if result.samples is None
-        else ONE_SAMPLE,
-        remarks=(
-            *remarks,
-            *((VANISHED.format(count=gone, samples=len(sums)),) if gone else ()),
-            *((LIGHTER,) if result.unit == PHASE and mean.value < -FLATNESS_RAD else ()),
-        ),
+        why_no_interval="" if len(sums) > 1 else no_interval,
+        remarks=remarks,
     )
 
 
@@ -482,7 +475,7 @@ def object_rows(
             **_mass_columns(one),
             **_columns("mean", one.mean),
             **_columns("sum", one.total),
-            **_optional_columns("mean_opd_nm", one.opd_nm),
+            **_columns("mean_opd_nm", one.opd_nm),
             "interval_level": one.mean.level,
             "interval_calibrated": one.mean.calibrated,
             "samples": one.samples,
@@ -494,13 +487,11 @@ def object_rows(
     ]
 
 
-def _columns(name: str, estimate: Estimate) -> dict[str, object]:
+def _columns(name: str, estimate: Estimate | None) -> dict[str, object]:
+    if estimate is None:
+        return {}
     ends = {f"{name}_low": estimate.low, f"{name}_high": estimate.high}
     return {name: estimate.value, **{end: "" if at is None else at for end, at in ends.items()}}
-
-
-def _optional_columns(name: str, estimate: Estimate | None) -> dict[str, object]:
-    return {} if estimate is None else _columns(name, estimate)
 
 
 def _mass_columns(one: ObjectMeasure) -> dict[str, object]:

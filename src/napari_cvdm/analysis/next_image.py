@@ -12,6 +12,7 @@ frequencies leave open. It holds no error of the model, and no network is part o
 
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import count
 
 import numpy as np
 import torch
@@ -20,8 +21,8 @@ from scipy.optimize import minimize
 from napari_cvdm.core.microscope import DEFOCUS_LIMIT_UM, SMALLEST_DISTANCE_UM, Microscope
 from napari_cvdm.core.plan import Plan
 from napari_cvdm.core.request import RequestError
-from napari_cvdm.core.result import Progress
-from napari_cvdm.inversion import Fit, PhasePrior
+from napari_cvdm.core.result import Progress, map_steps
+from napari_cvdm.inversion import Fit
 from napari_cvdm.inversion.gauss_newton import SPECTRUM_SHARE
 from napari_cvdm.inversion.priors import LocalPrecision, weak_normal
 from napari_cvdm.physics.camera import CameraNoise
@@ -101,46 +102,34 @@ def plan_next_image(frame: np.ndarray, plan: Plan, task: str) -> Planning:
     RequestError
         There is nothing to derive it from.
     """
-    part = middle_of(frame.shape[-2:], plan)
-    background = plan.background
-    plan = replace(
-        plan,
-        region=None,
-        background=background if isinstance(background, str) else background[..., *part],
+    part, background = middle_of(frame.shape[-2:], plan), plan.background
+    if not isinstance(background, str):
+        background = background[..., *part]
+    plan = replace(plan, region=None, background=background)
+    number = count(1)
+    prepared = yield from map_steps(
+        TASKS[task].prepare(frame[..., *part], plan),
+        lambda stage: Progress(stage=stage, done=next(number), total=0),
     )
-    steps = TASKS[task].prepare(frame[..., *part], plan)
-    done = 0
-    while True:
-        try:
-            stage = next(steps)
-        except StopIteration as end:
-            prepared = end.value
-            break
-        done += 1
-        yield Progress(stage=stage, done=done, total=0)
     if plan.defocus_um is not None and isinstance(prepared.posterior, PhasePosterior):
         known = PhaseInformation.of_fit(prepared.posterior.fit, plan)
         return plan_planes(known, plan.positions_um)
-    if prepared.lens is None or prepared.counts is None or prepared.noise is None:
+    counts, noise, lens = prepared.counts, prepared.noise, prepared.lens
+    if lens is None or counts is None or noise is None:
         raise RequestError(NO_LENS)
-    return plan_exposure(
-        prepared.counts,
-        camera_transfer(prepared.lens.psf, prepared.counts.shape, prepared.upsampling),
-        prepared.noise,
-    )
+    transfer = camera_transfer(lens.psf, counts.shape, prepared.upsampling)
+    return plan_exposure(counts, transfer, noise)
 
 
 def middle_of(shape: tuple[int, ...], plan: Plan) -> tuple[slice, slice]:
     """Rows and columns of the middle of what a plan asks for, at most `LARGEST_PX` a side."""
-    ends = (0, shape[0], 0, shape[1]) if plan.region is None else plan.region
-    rows, columns = (
-        slice(
-            max(first, (first + last - LARGEST_PX) // 2),
-            max(first, (first + last - LARGEST_PX) // 2) + min(LARGEST_PX, last - first),
-        )
-        for first, last in (ends[:2], ends[2:])
-    )
-    return rows, columns
+    top, bottom, left, right = plan.region or (0, shape[0], 0, shape[1])
+
+    def middle(first: int, last: int) -> slice:
+        start = max(first, (first + last - LARGEST_PX) // 2)
+        return slice(start, start + min(LARGEST_PX, last - first))
+
+    return middle(top, bottom), middle(left, right)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -170,18 +159,14 @@ class PhaseInformation:
         model = PhaseForwardModel.create(
             shape, plan.positions_um, plan.microscope, like=fit.model.terms
         )
-        prior, frame = fit.laws.prior(model), fit.model.frame
-        local = fit.prior.local
-        own = PhasePrior(
-            spectrum=prior.spectrum
-            if local is None
-            else torch.stack([prior.spectrum[0], SPECTRUM_SHARE * prior.spectrum[1]]),
-            illumination=prior.illumination,
-            flat=None if fit.prior.flat is None else fit.prior.flat[frame],
-            local=None
-            if local is None
-            else LocalPrecision(gradient=local.gradient[frame], curvature=local.curvature[frame]),
-        )
+        own, frame = fit.laws.prior(model), fit.model.frame
+        if (flat := fit.prior.flat) is not None:
+            own = replace(own, flat=flat[frame])
+        if (local := fit.prior.local) is not None:
+            spectrum = torch.stack([own.spectrum[0], SPECTRUM_SHARE * own.spectrum[1]])
+            gradient, curvature = local.gradient[frame], local.curvature[frame]
+            inside = LocalPrecision(gradient=gradient, curvature=curvature)
+            own = replace(own, spectrum=spectrum, local=inside)
         return cls(
             shape=shape,
             precision=torch.stack([own.spectrum[0], own.phase_precision()]).double().cpu(),

@@ -53,34 +53,21 @@ def image_names(unit: str) -> tuple[str, ...]:
 
 def select_images(channels: np.ndarray, unit: str) -> np.ndarray:
     """The images of `image_names` from a condition (C, Y, X): shape (I, Y, X)."""
-    return (
-        channels[[CHANNELS.index(name) for name in PHASE_IMAGES]] if unit == "rad" else channels[:1]
-    )
+    if unit != "rad":
+        return channels[:1]
+    return channels[[CHANNELS.index(name) for name in PHASE_IMAGES]]
 
 
 def statistics(image: np.ndarray) -> np.ndarray:
     """The numbers named in `STATISTICS` of one image (Y, X), on logarithmic scales."""
     spread = float(image.std()) + TINY
-    local = (
-        np.sqrt(
-            np.clip(
-                uniform_filter(image**2, LOCAL_PX) - uniform_filter(image, LOCAL_PX) ** 2, 0, None
-            )
-        )
-        / spread
-    )
+    variance = uniform_filter(image**2, LOCAL_PX) - uniform_filter(image, LOCAL_PX) ** 2
+    local = np.sqrt(np.clip(variance, 0, None)) / spread
+    contrasts = np.log(np.percentile(local, PERCENTILES) + 1e-2)
     dark, middle, bright = (float(value) for value in np.percentile(image, (1, 50, 99)))
     asymmetry = (bright + dark - 2 * middle) / (bright - dark + TINY)
     noise = np.log(noise_sigma(image) / spread + TINY**0.5)
-    return np.array(
-        [
-            noise,
-            np.log(spread),
-            *octave_shares(image),
-            *np.log(np.percentile(local, PERCENTILES) + 1e-2),
-            asymmetry,
-        ]
-    )
+    return np.array([noise, np.log(spread), *octave_shares(image), *contrasts, asymmetry])
 
 
 def octave_shares(image: np.ndarray) -> np.ndarray:
@@ -90,14 +77,11 @@ def octave_shares(image: np.ndarray) -> np.ndarray:
     """
     window = np.outer(*(hann(size) for size in image.shape))
     power = np.abs(np.fft.fft2((image - image.mean()) * window)) ** 2
-    radius = np.hypot(
-        np.fft.fftfreq(image.shape[0])[:, None], np.fft.fftfreq(image.shape[1])[None, :]
-    )
+    y, x = (np.fft.fftfreq(size) for size in image.shape)
+    radius = np.hypot(y[:, None], x[None, :])
     total = float(power.sum()) + TINY**2
-    return np.log(
-        np.array([power[(radius >= low) & (radius < high)].sum() / total for low, high in OCTAVES])
-        + TINY
-    )
+    shares = [power[(radius >= low) & (radius < high)].sum() / total for low, high in OCTAVES]
+    return np.log(np.array(shares) + TINY)
 
 
 def windows(images: np.ndarray) -> list[np.ndarray]:
@@ -122,9 +106,9 @@ def windows(images: np.ndarray) -> list[np.ndarray]:
 def vectors_of(prepared: NetworkInput, unit: str) -> np.ndarray:
     """Statistics of a prepared frame, without what lies around it; see `channel_vectors`."""
     channels = prepared.channels.numpy()
-    return channel_vectors(
-        channels if prepared.frame is None else channels[:, *prepared.frame], unit
-    )
+    if prepared.frame is not None:
+        channels = channels[:, *prepared.frame]
+    return channel_vectors(channels, unit)
 
 
 def channel_vectors(channels: np.ndarray, unit: str) -> np.ndarray:
@@ -196,30 +180,27 @@ class TrainingDistribution:
         if tuple(values.get("statistics", ())) != STATISTICS or images != image_names(unit):
             return None
         mean, covariance = np.array(values["mean"]), np.array(values["covariance"])
-        return cls(
-            mean=mean, covariance=covariance, threshold=float(values["threshold"]), images=images
-        )
+        threshold = float(values["threshold"])
+        return cls(mean=mean, covariance=covariance, threshold=threshold, images=images)
 
     def plain(self) -> dict[str, Any]:
         """As the card holds it."""
-        rounded = {
-            name: np.round(getattr(self, name), 6).tolist() for name in ("mean", "covariance")
-        }
         return {
             "images": list(self.images),
             "statistics": list(STATISTICS),
             "threshold": round(self.threshold, 4),
             "quantile": QUANTILE,
-            **rounded,
+            "mean": np.round(self.mean, 6).tolist(),
+            "covariance": np.round(self.covariance, 6).tolist(),
         }
 
     def distance(self, vectors: np.ndarray) -> float:
         """Mahalanobis distance of a field, the median over its windows (W, K); 0 for none."""
-        return float(np.median(self._distances(vectors))) if len(vectors) else 0.0
-
-    def _distances(self, vectors: np.ndarray) -> np.ndarray:
+        if not len(vectors):
+            return 0.0
         away = vectors - self.mean
-        return np.sqrt(np.einsum("wk,wk->w", away, np.linalg.solve(self.covariance, away.T).T))
+        squares = np.einsum("wk,wk->w", away, np.linalg.solve(self.covariance, away.T).T)
+        return float(np.median(np.sqrt(squares)))
 
     def oddest(self, vectors: np.ndarray) -> str:
         """Name the statistic that is farthest from its mean, in its own standard deviations."""

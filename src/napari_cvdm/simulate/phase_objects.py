@@ -22,13 +22,9 @@ def log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
 def power_law_field(
     rng: np.random.Generator, shape: tuple[int, int], exponent: float | None = None
 ) -> np.ndarray:
-    """Gaussian random field with amplitude spectrum 1/f^b and unit standard deviation.
-
-    b is in 1 to 3 unless given.
-    """
+    """Gaussian field with amplitude spectrum 1/f^b and unit deviation; b is 1 to 3 unless given."""
     slope = rng.uniform(1.0, 3.0) if exponent is None else exponent
-    fy, fx = np.fft.fftfreq(shape[0])[:, None], np.fft.rfftfreq(shape[1])[None, :]
-    radius = np.hypot(fy, fx)
+    radius = np.hypot(np.fft.fftfreq(shape[0])[:, None], np.fft.rfftfreq(shape[1])[None, :])
     radius[0, 0] = np.inf
     spectrum = np.fft.rfft2(rng.standard_normal(shape)) * radius**-slope
     texture = np.fft.irfft2(spectrum, s=shape)
@@ -49,10 +45,7 @@ def _local_grid(
 
 
 def dead_leaves(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
-    """Opaque ellipses of all sizes on top of each other, with edges at every scale.
-
-    This is the dead-leaves model.
-    """
+    """Opaque ellipses of all sizes on top of each other, with edges at every scale."""
     image = np.full(shape, rng.uniform(), np.float32)
     largest = rng.uniform(0.15, 0.5) * min(shape)
     for _ in range(int(rng.integers(20, 160))):
@@ -86,16 +79,10 @@ def _one_cell(
     texture = 1 + rng.uniform(0, 0.25) * power_law_field(rng, shape, rng.uniform(0.8, 1.8))
     offset = rng.uniform(-0.3, 0.3, 2) * radius
     nucleus_distance = np.hypot(dy - offset[0], dx - offset[1]) / (radius * rng.uniform(0.25, 0.6))
-    nucleus = (
-        rng.uniform(-0.3, 0.5)
-        * (nucleus_distance < 1)
-        * np.sqrt((1 - nucleus_distance**2).clip(min=0)) ** rng.uniform(0.3, 1)
-    )
-    return (
-        height * texture.clip(min=0)
-        + nucleus * (height > 0)
-        + _granules(rng, shape, (y, x), radius) * (height > 0)
-    )
+    dome, inside = np.sqrt((1 - nucleus_distance**2).clip(min=0)), height > 0
+    nucleus = rng.uniform(-0.3, 0.5) * (nucleus_distance < 1) * dome ** rng.uniform(0.3, 1)
+    image = height * texture.clip(min=0) + nucleus * inside
+    return image + _granules(rng, shape, (y, x), radius) * inside
 
 
 def _granules(
@@ -236,10 +223,7 @@ PHOTOGRAPH_PX = 900
 
 
 def object_kinds(rng: np.random.Generator) -> np.ndarray:
-    """Places in OBJECTS of the first and the second kind of a field.
-
-    They are the first values that its generator draws.
-    """
+    """Places in OBJECTS of both kinds of a field, the first values that its generator draws."""
     weights = np.array([weight for _, weight in OBJECTS])
     return rng.choice(len(OBJECTS), size=2, p=weights / weights.sum())
 

@@ -44,6 +44,7 @@ BRIGHT_PERCENTILE = 99.5
 DARK_PERCENTILE = 5.0
 TOP_OF_16_BITS = 65535.0
 LEAST_GAIN = 1e-6
+DOUBLE = torch.zeros(1, dtype=torch.float64)  # the precision that planes are simulated in
 # Standard deviation of what registration and interpolation do to an image.
 SMOOTHING_PX = (0.3, 1.2)
 # Standard deviation of the lines of a CMOS camera over that of the noise of its pixels.
@@ -97,12 +98,8 @@ def draw_defocus(
     rng: np.random.Generator, microscope: Microscope, ranges: PhaseRanges
 ) -> tuple[float, float]:
     """Plane positions: symmetric about focus (60 %), one in focus (25 %) or anywhere."""
-    distance = (
-        log_uniform(rng, *ranges.fresnel)
-        * microscope.medium_index
-        * microscope.pixel_um**2
-        / microscope.wavelength_um
-    )
+    fresnel = log_uniform(rng, *ranges.fresnel)
+    distance = fresnel * microscope.medium_index * microscope.pixel_um**2 / microscope.wavelength_um
     kind = rng.uniform()
     if kind < 0.6:
         return -distance / 2, distance / 2
@@ -163,9 +160,8 @@ def draw_absorbance(rng: np.random.Generator, phase: np.ndarray, ranges: PhaseRa
     """A weak absorbance: none (70 %), following the phase, or a texture of its own; (Y, X) >= 0."""
     if rng.uniform() < 0.7:
         return np.zeros_like(phase)
-    pattern = (
-        np.abs(phase) if rng.uniform() < 0.5 else power_law_field(rng, phase.shape).clip(min=0)
-    )
+    own = rng.uniform() >= 0.5
+    pattern = power_law_field(rng, phase.shape).clip(min=0) if own else np.abs(phase)
     return log_uniform(rng, *ranges.absorption) * pattern / (pattern.max() + 1e-12)
 
 
@@ -194,9 +190,8 @@ def defocus_pair_of(
 
     The object is exp(-absorbance / 2 + i phase).
     """
-    double = torch.zeros(1, dtype=torch.float64)
     model = PhaseForwardModel.create(
-        phase.shape, defocus_um, microscope, condenser_na=condenser_na, like=double
+        phase.shape, defocus_um, microscope, condenser_na=condenser_na, like=DOUBLE
     )
     maps = torch.from_numpy(np.stack([-absorbance / 2, phase])).double()
     return model.apply(replace(model.zero(), maps=maps)).numpy().astype(np.float32)
@@ -214,18 +209,12 @@ def simulate_phase(seed: int, ranges: PhaseRanges, draw: DrawPhase = draw_phase)
     is_open = rng.uniform() < CONDENSER_SHARE or ranges.condenser_na[0] == ranges.condenser_na[1]
     condenser_na = rng.uniform(*ranges.condenser_na) if is_open else 0.0
     model = PhaseForwardModel.create(
-        shape,
-        defocus_um,
-        microscope,
-        canvas_shape=canvas,
-        condenser_na=condenser_na,
-        like=torch.zeros(1, dtype=torch.float64),
+        shape, defocus_um, microscope, canvas_shape=canvas, condenser_na=condenser_na, like=DOUBLE
     )
     phase = draw(rng, canvas, ranges, microscope.pixel_um)
-    absorbance = draw_absorbance(rng, phase, ranges)
+    maps = np.stack([-draw_absorbance(rng, phase, ranges) / 2, phase])
     sample = PhaseObject(
-        maps=torch.from_numpy(np.stack([-absorbance / 2, phase])).double(),
-        illumination=draw_illumination(rng, model, ranges),
+        maps=torch.from_numpy(maps).double(), illumination=draw_illumination(rng, model, ranges)
     )
     photons = log_uniform(rng, *ranges.photons)
     noisy = rng.poisson(model.apply(sample).numpy().clip(min=0) * photons) / photons

@@ -190,10 +190,8 @@ def prepare(asked: FineTuning) -> Generator[Progress, None, tuple[TrainRequest, 
             recipe, pairs=replace(recipe.pairs, measured=str(measured), truth=str(truth))
         )
     pace = yield from measure_pace(recipe, asked.device)
-    if asked.minutes is None:
-        recipe = fit_looks(recipe, pace)
-    else:
-        recipe = fit_steps(recipe, pace, asked.minutes)
+    minutes = asked.minutes
+    recipe = fit_looks(recipe, pace) if minutes is None else fit_steps(recipe, pace, minutes)
     path = write_recipe(recipe, asked.folder / RECIPE)
     return TrainRequest(recipe=str(path), out=str(asked.folder), device=asked.device), pace
 
@@ -253,12 +251,8 @@ def fit_steps(recipe: Recipe, pace: Pace, minutes: float) -> Recipe:
         for name, share in shares.items()
     }
     ema = min(max(1 - 1 / (EMA_STEPS * min(steps.values())), EMA_BOUNDS[0]), EMA_BOUNDS[1])
-    plan = replace(
-        recipe.plan,
-        mean_steps=steps.get("mean", 0),
-        diffusion_steps=steps["diffusion"],
-        ema_decay=ema,
-    )
+    mean, diffusion = steps.get("mean", 0), steps["diffusion"]
+    plan = replace(recipe.plan, mean_steps=mean, diffusion_steps=diffusion, ema_decay=ema)
     return fit_looks(replace(recipe, plan=plan), pace)
 
 

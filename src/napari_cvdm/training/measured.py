@@ -80,10 +80,8 @@ class MeasuredFields:
             empty = _empty_plane(pair.measured[0], level, rng)
             truth = np.full(pair.truth.shape, level - dark_level(empty), np.float32)
             return _fluorescence_field_of(self._task, pair, empty, truth)
-        planes = np.stack(
-            [_empty_plane(plane, float(np.median(plane)), rng) for plane in pair.measured]
-        )
-        return phase_field(planes, np.zeros(pair.truth.shape), *_phase_optics(pair))
+        planes = [_empty_plane(plane, float(np.median(plane)), rng) for plane in pair.measured]
+        return phase_field(np.stack(planes), np.zeros(pair.truth.shape), *_phase_optics(pair))
 
 
 def shuffled_number(index: int, count: int, seed: int) -> int:
@@ -171,10 +169,7 @@ def align_pair(pair: Pair, task: str, *, register: bool) -> tuple[np.ndarray, np
         margin = int(np.ceil(found.distance_px)) + (BORDER_PX if found.distance_px else 0)
     height, width = pair.measured.shape[-2:]
     kept = pair.measured[:, margin : height - margin, margin : width - margin]
-    inner = (
-        slice(margin * factor, (height - margin) * factor),
-        slice(margin * factor, (width - margin) * factor),
-    )
+    inner = tuple(slice(margin * factor, (size - margin) * factor) for size in (height, width))
     if task not in FLUORESCENCE:
         return kept, truth[inner] - truth[inner].mean()
     # The unit of a truth is arbitrary. The blurred truth must match the measured signal: counts of
@@ -236,11 +231,9 @@ def compare_widefield(measured: np.ndarray, truth: np.ndarray, factor: int) -> A
     gain, offset = 0.0, 0.0
     if laid.std() > 0:
         gain, offset = np.polyfit(laid.ravel(), measured.astype(np.float64).ravel(), 1)
+    correlation = _correlation(laid, measured)
     return Agreement(
-        correlation=_correlation(laid, measured),
-        shift_px=moved,
-        gain=float(gain),
-        offset=float(offset),
+        correlation=correlation, shift_px=moved, gain=float(gain), offset=float(offset)
     )
 
 

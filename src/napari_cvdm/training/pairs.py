@@ -122,20 +122,13 @@ class Folders:
         ]
 
     def _frames(self, name: str, measured: Path, truth: Path, task: str) -> Iterator[PairEntry]:
-        frames, others = (
-            tuple(
-                size
-                for axis, size in zip(stack.axes, stack.array.shape, strict=True)
-                if axis not in "PYX"
-            )
-            for stack in self._open(measured, truth, task)
-        )
+        frames, others = (stack.loop_shape for stack in self._open(measured, truth, task))
         if frames != others:
             raise RequestError(
                 f"{name}: the measured file has frames {frames} and the truth {others}; each "
                 "frame needs its truth."
             )
-        for index in product(*(range(size) for size in frames)):
+        for index in product(*map(range, frames)):
             yield PairEntry(view=name, load=partial(self._load, name, measured, truth, index, task))
 
     def _open(self, measured: Path, truth: Path, task: str) -> tuple[ImageStack, ImageStack]:
@@ -146,18 +139,14 @@ class Folders:
         self, name: str, measured: Path, truth: Path, index: tuple[int, ...], task: str
     ) -> Pair:
         image, sharp = self._open(measured, truth, task)
-        optics = {
-            key: image.states(key) if getattr(self, key) is None else getattr(self, key)
-            for key in OPTICS
-        }
-        pixel_um, factor = optics["pixel_um"], TASKS[task].upsampling
-        if pixel_um and sharp.pixel_um:
-            error = abs(sharp.pixel_um * factor / pixel_um - 1)
-            if error > PIXEL_TOLERANCE:
-                raise RequestError(
-                    f"{name}: pixels are {pixel_um:g} um, and those of the truth "
-                    f"{sharp.pixel_um:g} um; {pixel_um / factor:g} um is needed for the truth."
-                )
+        optics = {key: getattr(self, key) for key in OPTICS}
+        optics |= {key: image.states(key) for key in OPTICS if optics[key] is None}
+        pixel_um, fine_um, factor = optics["pixel_um"], sharp.pixel_um, TASKS[task].upsampling
+        if pixel_um and fine_um and abs(fine_um * factor / pixel_um - 1) > PIXEL_TOLERANCE:
+            raise RequestError(
+                f"{name}: pixels are {pixel_um:g} um, and those of the truth {fine_um:g} um; "
+                f"{pixel_um / factor:g} um is needed for the truth."
+            )
         return Pair(
             name=f"{name}, frame {index}" if index else name,
             measured=image.frame(index),
@@ -187,10 +176,8 @@ class BioSR:
     @property
     def description(self) -> str:
         """For the card."""
-        return (
-            f"BioSR (Qiao et al., Nat. Methods 18, 194, 2021), levels {self.levels[0]} "
-            f"to {self.levels[1]}"
-        )
+        first, last = self.levels
+        return f"BioSR (Qiao et al., Nat. Methods 18, 194, 2021), levels {first} to {last}"
 
     def entries(self, task: str) -> list[PairEntry]:
         """Every level of every cell."""
@@ -374,12 +361,8 @@ def save_pairs(
     ImageFileError
         The disk is full or may not be written to.
     """
-    sizes, others = (
-        dict(zip(stack.axes, stack.array.shape, strict=True)) for stack in (measured, truth)
-    )
     frames = [
-        {letter: size for letter, size in one.items() if letter not in "PYX"}
-        for one in (sizes, others)
+        dict(zip(stack.loop_axes, stack.loop_shape, strict=True)) for stack in (measured, truth)
     ]
     if frames[0] != frames[1]:
         said = [
@@ -393,8 +376,8 @@ def save_pairs(
     folders = Path(folder) / "measured", Path(folder) / "truth"
     for one in folders:
         one.mkdir(parents=True, exist_ok=True)
-    counts = [size for letter, size in sizes.items() if letter in FIELD_AXES]
-    views = list(product(*(range(size) for size in counts)))
+    counts = (size for letter, size in frames[0].items() if letter in FIELD_AXES)
+    views = list(product(*map(range, counts)))
     for number, view in enumerate(views):
         yield Progress(stage="saving the pairs", done=number, total=len(views))
         name = f"field-{number + 1:04d}.ome.tif"
@@ -406,13 +389,9 @@ def save_pairs(
 def _write_view(stack: ImageStack, view: tuple[int, ...], path: Path, unit: str) -> None:
     places = iter(view)
     index = tuple(next(places) if letter in FIELD_AXES else slice(None) for letter in stack.axes)
+    axes = "".join(letter for letter in stack.axes if letter not in FIELD_AXES)
     pixels = np.asarray(stack.array[index])
+    dtype = pixels.dtype if pixels.dtype in UNTOUCHED else np.dtype(np.float32)
     write_image(
-        path,
-        pixels,
-        axes="".join(letter for letter in stack.axes if letter not in FIELD_AXES),
-        pixel_um=stack.pixel_um,
-        unit=unit,
-        name=stack.source,
-        dtype=pixels.dtype if pixels.dtype in UNTOUCHED else np.dtype(np.float32),
+        path, pixels, axes=axes, pixel_um=stack.pixel_um, unit=unit, name=stack.source, dtype=dtype
     )

@@ -87,9 +87,8 @@ class Session:
         self.start: Score | None = None
         if recipe.start is not None and self._held_out:
             said(Progress(stage="scoring the model to start from", done=0, total=0))
-            self.start = (
-                self._score(self.network) if resumed is None else Score(**resumed.progress["start"])
-            )
+            known = None if resumed is None else Score(**resumed.progress["start"])
+            self.start = known or self._score(self.network)
         self._out.mkdir(parents=True, exist_ok=True)
         self._closing = ExitStack()
         self._log: RunLog | None = None
@@ -163,17 +162,13 @@ class Session:
         self, run: StageRun, score: Score | None, rate: Tensor | None
     ) -> tuple[Finding, ...]:
         """What is wrong with the training, with the score of a look and the rate if they exist."""
-        found = gradient_findings(run.counts.skipped, run.done)
+        counts, network = run.counts, self.network
+        found = gradient_findings(counts.skipped, run.done)
         if score is not None:
-            counts = run.counts
             found += overfitting_findings(_criterion(run, score), counts.best, counts.best_step)
         if rate is not None:
-            found += schedule_findings(
-                rate,
-                self.network.clock,
-                pixel_wise=self.network.config.schedule == "pixel-wise",
-                share_done=run.done / run.stage.steps,
-            )
+            share, pixel_wise = run.done / run.stage.steps, network.config.schedule == "pixel-wise"
+            found += schedule_findings(rate, network.clock, pixel_wise=pixel_wise, share_done=share)
         if run.stage.name == "diffusion" and score is not None:
             found += spread_findings(score)
         return found

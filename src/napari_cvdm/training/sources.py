@@ -149,12 +149,9 @@ def save_field(path: Path, solved: SolvedField) -> None:
 def save_training_field(path: Path, solved: TrainingField) -> None:
     """Write a field that is ready for training, in half precision."""
     images = {name: getattr(solved, name).numpy().astype(np.float16) for name in READY}
+    pixel_um = solved.pixel_um or 0.0
     _save_arrays(
-        path,
-        weight=solved.weight,
-        pixel_um=solved.pixel_um or 0.0,
-        fine_channels=solved.fine_channels,
-        **images,
+        path, weight=solved.weight, pixel_um=pixel_um, fine_channels=solved.fine_channels, **images
     )
 
 
@@ -373,10 +370,8 @@ def split_simulation(
     unseen = tuple(draw for name, draw in draws.items() if name in kept)
     training = SimulatedFields(ranges=ranges, seed=seed, draws=learned, count=fields)
     reserved = SimulatedFields(ranges=ranges, seed=seed + HELD_OUT_SEED, draws=unseen)
-    return Split(
-        training=training,
-        held_out=tuple(partial(reserved.field, index) for index in range(held_out)),
-    )
+    kept_fields = tuple(partial(reserved.field, index) for index in range(held_out))
+    return Split(training=training, held_out=kept_fields)
 
 
 def split_solved(fields: SolvedFields, ranges: Ranges, seed: int, held_out: int) -> Split:
@@ -402,16 +397,10 @@ def split_measured(
 ) -> Split:
     """Measured pairs, split by field of view."""
     kept = held_out_views([entry.view for entry in entries], share, seed)
+    learned = [entry for entry in entries if entry.view not in kept]
+    unseen = [entry for entry in entries if entry.view in kept]
     training, reserved = (
-        MeasuredFields(
-            [entry for entry in entries if (entry.view in kept) is is_held_out],
-            task,
-            register=register,
-            seed=seed,
-        )
-        for is_held_out in (False, True)
+        MeasuredFields(some, task, register=register, seed=seed) for some in (learned, unseen)
     )
-    return Split(
-        training=training,
-        held_out=tuple(partial(reserved.exactly, number) for number in range(reserved.count)),
-    )
+    held_out = tuple(partial(reserved.exactly, number) for number in range(reserved.count))
+    return Split(training=training, held_out=held_out)

@@ -161,19 +161,13 @@ def stages_of(network: CVDM, plan: Plan, part: str) -> tuple[Stage, ...]:
     else:
         routes = [("network", denoiser), ("schedule", schedule), ("likelihood", std)]
     fixed = {"denoiser": ("schedule",), "schedule": ("network", "likelihood")}.get(part, ())
+    routes = [route for route in routes if route[1] and route[0] not in fixed]
+    regression, denoising = MeanObjective(network), DiffusionObjective(network, plan.alpha)
+    first = plan.mean_steps if mean else 0
+    then = plan.diffusion_steps if network.config.diffused else 0
     stages = (
-        Stage(
-            name="mean",
-            steps=plan.mean_steps if mean else 0,
-            objective=MeanObjective(network),
-            routes=(("mean", mean),),
-        ),
-        Stage(
-            name="diffusion",
-            steps=plan.diffusion_steps if network.config.diffused else 0,
-            objective=DiffusionObjective(network, plan.alpha),
-            routes=tuple(route for route in routes if route[1] and route[0] not in fixed),
-        ),
+        Stage(name="mean", steps=first, objective=regression, routes=[("mean", mean)]),
+        Stage(name="diffusion", steps=then, objective=denoising, routes=routes),
     )
     return tuple(stage for stage in stages if stage.steps)
 
@@ -287,9 +281,8 @@ class StageRun:
             terms["gradient"] = length
             decay = USUAL_DECAY if counts.usual_gradient else 0.0
             counts.usual_gradient = decay * counts.usual_gradient + (1 - decay) * length
-            counts.sums = {
-                name: counts.sums.get(name, 0.0) + value for name, value in terms.items()
-            }
+            for name, value in terms.items():
+                counts.sums[name] = counts.sums.get(name, 0.0) + value
             counts.skipped_in_a_row = 0
         else:
             self._skip(length)

@@ -69,11 +69,8 @@ class TrainingState:
 
     def part(self, prefix: str) -> dict[str, Tensor]:
         """Tensors under a prefix, without it."""
-        return {
-            name.removeprefix(prefix): tensor
-            for name, tensor in self.tensors.items()
-            if name.startswith(prefix)
-        }
+        named = [name for name in self.tensors if name.startswith(prefix)]
+        return {name.removeprefix(prefix): self.tensors[name] for name in named}
 
     def restore(self, network: CVDM, average: AveragedModel, optimiser: Optimizer) -> int:
         """Restore network, averaged weights and the optimiser's moments; return the steps done."""

@@ -166,9 +166,7 @@ def score_network(network: CVDM, fields: Sequence[TrainingField], plan: Validati
     sums = np.zeros(6)
     for number, entry in enumerate(fields):
         channels, initial_estimate, truth, weights = cut_to_centre(entry, plan.largest_px, network)
-        samples, centre, _ = posterior_samples(
-            network, channels, initial_estimate, plan, seed=number
-        )
+        samples, centre, _ = posterior_samples(network, channels, initial_estimate, plan, number)
         known = (weights > 0)[0, 0]
         images = (samples, centre, initial_estimate, truth)
         sums += sum_errors(*(image[..., known] for image in images))
@@ -183,28 +181,20 @@ def sum_errors(
     They are the squared errors of mean, centre and initial estimate, the CRPS, the variance and the
     number of pixels.
     """
-    errors = [
-        float((image - truth).square().sum())
-        for image in (samples.mean(dim=0, keepdim=True), centre, initial_estimate)
-    ]
-    crps = crps_ensemble(
-        truth.double().cpu().numpy().ravel(),
-        samples.double().flatten(1).T.cpu().numpy(),
-        estimator="fair",
-    )
+    centres = (samples.mean(dim=0, keepdim=True), centre, initial_estimate)
+    errors = [float((image - truth).square().sum()) for image in centres]
+    true, drawn = truth.double().flatten(), samples.double().flatten(1).T
+    crps = crps_ensemble(true.cpu().numpy(), drawn.cpu().numpy(), estimator="fair")
     return np.array([*errors, float(np.sum(crps)), float(samples.var(dim=0).sum()), truth.numel()])
 
 
 def pool_errors(sums: np.ndarray, samples: int) -> Score:
     """The score of all fields, from their sums."""
-    error, around, start, crps, variance = (float(value) for value in sums[:5] / sums[5])
-    ratio = sqrt((1 + 1 / samples) * variance / error) if error else 1.0
+    *squares, crps, variance = (float(value) for value in sums[:5] / sums[5])
+    ratio = sqrt((1 + 1 / samples) * variance / squares[0]) if squares[0] else 1.0
+    rmse, centre, baseline = map(sqrt, squares)
     return Score(
-        rmse=sqrt(error),
-        centre_rmse=sqrt(around),
-        baseline_rmse=sqrt(start),
-        crps=crps,
-        spread_ratio=ratio,
+        rmse=rmse, centre_rmse=centre, baseline_rmse=baseline, crps=crps, spread_ratio=ratio
     )
 
 

@@ -132,12 +132,12 @@ def partial_correlation(first: np.ndarray, second: np.ndarray, given: np.ndarray
     return (r12 - r13 * r23) / sqrt(rest) if rest > 1e-12 else float("nan")
 
 
-def error_by_spread(spread: np.ndarray, error: np.ndarray, bins: int = BINS) -> ErrorBySpread:
+def error_by_spread(spread: np.ndarray, error: np.ndarray) -> ErrorBySpread:
     """Root mean square error in bins of the spread that hold equally many pixels.
 
     There are fewer bins where many pixels have the same spread.
     """
-    inner = np.unique(np.quantile(spread, np.linspace(0, 1, bins + 1)))[1:-1]
+    inner = np.unique(np.quantile(spread, np.linspace(0, 1, BINS + 1)))[1:-1]
     places = np.searchsorted(inner, spread, side="right")
     pixels = np.bincount(places)
     filled = pixels > 0
@@ -268,16 +268,15 @@ def rank_correlations(
     gradient. ``rate-error given intensity`` is the correlation of what intensity does not explain,
     see `partial_correlation`.
     """
-    names = ("rate", "spread", "error", "intensity", "structure")
-    maps = (rate, spread, error, intensity, structure)
-    ranks = {name: stats.rankdata(values) for name, values in zip(names, maps, strict=True)}
-    pairs = (("rate", "spread"), ("rate", "error"), ("spread", "error"), ("structure", "error"))
-    found = {f"{first}-{second}": spearman(ranks[first], ranks[second]) for first, second in pairs}
-    for first in ("rate", "spread"):
-        for given in ("intensity", "structure"):
-            found[f"{first}-error given {given}"] = partial_correlation(
-                ranks[first], ranks["error"], ranks[given]
-            )
+    found = {
+        "rate-spread": spearman(rate, spread),
+        "rate-error": spearman(rate, error),
+        "spread-error": spearman(spread, error),
+        "structure-error": spearman(structure, error),
+    }
+    for name, values in (("rate", rate), ("spread", spread)):
+        for given, third in (("intensity", intensity), ("structure", structure)):
+            found[f"{name}-error given {given}"] = partial_correlation(values, error, third)
     return found
 
 

@@ -181,8 +181,8 @@ class LineProfile:
     two_peaks: int = 0
 
 
-def points_along(vertices: np.ndarray, step: float = STEP_PX) -> tuple[np.ndarray, np.ndarray]:
-    """Points along a path, at even distances of at most `step`.
+def points_along(vertices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Points along a path, at even distances of at most `STEP_PX`.
 
     Parameters
     ----------
@@ -200,12 +200,12 @@ def points_along(vertices: np.ndarray, step: float = STEP_PX) -> tuple[np.ndarra
     RequestError
         The path has no length.
     """
-    at_corner = np.concatenate(
-        [[0.0], np.cumsum(np.hypot(*np.diff(np.asarray(vertices, float), axis=0).T))]
-    )
+    sides = np.hypot(*np.diff(np.asarray(vertices, float), axis=0).T)
+    at_corner = np.concatenate([[0.0], np.cumsum(sides)])
     if len(vertices) < 2 or at_corner[-1] <= 0:
         raise RequestError("the line has no length; draw it from one point to another.")
-    lengths = np.linspace(0, at_corner[-1], int(np.ceil(at_corner[-1] / step - ROUNDING_PX)) + 1)
+    steps = int(np.ceil(at_corner[-1] / STEP_PX - ROUNDING_PX))
+    lengths = np.linspace(0, at_corner[-1], steps + 1)
     rows, columns = (np.interp(lengths, at_corner, vertices[:, axis]) for axis in (0, 1))
     return np.stack([rows, columns], axis=1), lengths
 

@@ -26,11 +26,8 @@ def regions_on_grid(
     shape : tuple of int
         Of the new grid (Y, X); it is 0 outside `labels`.
     """
-    if (
-        labels.shape == shape
-        and np.allclose(matrix, np.eye(2), atol=1e-6)
-        and np.allclose(offset, 0, atol=1e-3)
-    ):
+    same = np.allclose(matrix, np.eye(2), atol=1e-6) and np.allclose(offset, 0, atol=1e-3)
+    if labels.shape == shape and same:
         return labels
     return np.asarray(
         ndimage.affine_transform(
@@ -40,16 +37,13 @@ def regions_on_grid(
 
 
 def suggest_regions(
-    image: np.ndarray,
-    pixel_um: float,
-    trusted: np.ndarray | None = None,
-    smallest_um2: float = SMALLEST_UM2,
+    image: np.ndarray, pixel_um: float, trusted: np.ndarray | None = None
 ) -> np.ndarray:
     """Regions brighter than the background, by the triangle threshold, numbered from 1; int32.
 
     In a field that is mostly background, the triangle method cuts where the peak of the background
     ends. So the thin edge of a cell stays inside. Otsu's method cuts half-way up and would leave
-    out a tenth of the mass.
+    out a tenth of the mass. Regions of less than `SMALLEST_UM2` are left out.
 
     Parameters
     ----------
@@ -60,8 +54,6 @@ def suggest_regions(
     trusted : ndarray of shape (Y, X), bool, optional
         Other pixels do not count for the threshold. They belong to a region only if it encloses
         them.
-    smallest_um2 : float
-        Smaller regions are left out [um^2].
 
     Raises
     ------
@@ -75,11 +67,11 @@ def suggest_regions(
     trusted = np.ones(image.shape, bool) if trusted is None else trusted
     above = pixels_above(image, triangle_threshold(image, trusted), trusted)
     pieces, _ = ndimage.label(above)
-    kept = np.bincount(pieces.ravel()) * pixel_um**2 >= smallest_um2
+    kept = np.bincount(pieces.ravel()) * pixel_um**2 >= SMALLEST_UM2
     kept[0] = False
     if not kept.any():
         raise RequestError(
-            f"nothing of {smallest_um2:g} um^2 or more stands out from the background. Draw a "
+            f"nothing of {SMALLEST_UM2:g} um^2 or more stands out from the background. Draw a "
             "mask in a Labels or Shapes layer."
         )
     return np.asarray(ndimage.label(kept[pieces])[0], np.int32)

@@ -68,28 +68,20 @@ class RegionCurves:
 def schedule_at(rate: Any, clock: ClockCurve, time: float) -> tuple[float, ScheduleMaps]:
     """The schedule of a rate map lambda(x) (..., Y, X) at the time of the clock nearest to `time`.
 
-    Maps with more axes than Y and X are computed frame by frame when they are looked at.
-
-    Returns
-    -------
-    float
-        That time.
-    ScheduleMaps
-        Of the shape of `rate`.
+    Returns that time, and maps of the shape of `rate`. Maps with more axes than Y and X are
+    computed frame by frame when they are looked at.
     """
     nearest = int(np.argmin(np.abs(np.array(clock.times) - time)))
     value, speed = clock.values[nearest], clock.speeds[nearest]
     if rate.ndim > 2:
         one = ClockCurve(times=(clock.times[nearest],), values=(value,), speeds=(speed,))
         many = schedule_maps(rate, one)
-        maps = ScheduleMaps(
-            gamma=many.gamma[0], beta=many.beta[0], half_log_snr=many.half_log_snr[0]
-        )
+        gamma, beta, level = many.gamma[0], many.beta[0], many.half_log_snr[0]
     else:  # without dask, which would import its clusters to choose among them
         frame = np.asarray(rate, np.float32)
-        gamma, level = _gamma(frame, np.float32(value)), _half_log_snr(frame, np.float32(value))
-        maps = ScheduleMaps(gamma=gamma, beta=_beta(frame, np.float32(speed)), half_log_snr=level)
-    return clock.times[nearest], maps
+        gamma, beta = _gamma(frame, np.float32(value)), _beta(frame, np.float32(speed))
+        level = _half_log_snr(frame, np.float32(value))
+    return clock.times[nearest], ScheduleMaps(gamma=gamma, beta=beta, half_log_snr=level)
 
 
 def schedule_maps(rate: Any, clock: ClockCurve) -> ScheduleMaps:

@@ -181,7 +181,7 @@ class Session:
             return None
         return network.rate(network.features(batch.channels, network.mean_residual(batch.channels)))
 
-    def preview(self, run: StageRun, number: int = 0) -> Preview | None:
+    def preview(self, run: StageRun, number: int) -> Preview | None:
         """Reconstruction of a held-out field by the averaged weights; None if none is held out."""
         if not self._held_out:
             return None

@@ -33,21 +33,11 @@ from napari_cvdm.training.validation import Validation
 
 PARTS = ("all", "denoiser", "schedule")
 SMALLEST = {
-    "mean_steps": 0,
-    "diffusion_steps": 1,
-    "batch": 1,
     "patch_px": 8,
-    "learning_rate": 0.0,
-    "ema_decay": 0.0,
-    "pool_fields": 1,
-    "fields_per_step": 0.0,
-    "fields": 0,
-    "foreground": 0.0,
-    "blank": 0.0,
-    "alpha": 0.0,
-    "accumulate": 1,
-    "log_every": 1,
-    "save_every": 1,
+    **dict.fromkeys(("diffusion_steps", "batch", "pool_fields", "accumulate"), 1),
+    **dict.fromkeys(("log_every", "save_every"), 1),
+    **dict.fromkeys(("mean_steps", "learning_rate", "ema_decay", "fields_per_step"), 0),
+    **dict.fromkeys(("fields", "foreground", "blank", "alpha"), 0),
 }
 """Of the numbers of a plan."""
 

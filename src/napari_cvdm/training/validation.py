@@ -25,14 +25,7 @@ SAMPLER = "sde-2m"
 CLOCK_POINTS = 100
 RATE_QUANTILES = (0.05, 0.5, 0.95)
 # Smallest numbers that a recipe may give.
-SMALLEST = {
-    "fields": 1,
-    "every": 0,
-    "samples": 2,
-    "evaluations": 1,
-    "patience": 0,
-    "largest_px": 16,
-}
+SMALLEST = dict(fields=1, every=0, samples=2, evaluations=1, patience=0, largest_px=16)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

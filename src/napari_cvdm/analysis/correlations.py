@@ -13,7 +13,7 @@ from scipy import ndimage, stats
 
 from napari_cvdm.core.result import Progress
 
-MOST_PIXELS = 100_000
+MOST_PIXELS = 100_000  # of a frame: the ranks of more change a correlation by less than 0.01
 EDGE_PX = 1.0
 BINS = 10
 CONFIDENCE = 0.95
@@ -116,6 +116,7 @@ def structure_of(mean: np.ndarray) -> np.ndarray:
 
 def spearman(first: np.ndarray, second: np.ndarray) -> float:
     """Spearman's rank correlation of two arrays of shape (N,), -1 to 1; NaN if one is constant."""
+    # SciPy returns NaN here as well, but with a warning.
     if np.ptp(first) == 0 or np.ptp(second) == 0:
         return float("nan")
     return float(stats.spearmanr(first, second).statistic)
@@ -129,6 +130,7 @@ def partial_correlation(first: np.ndarray, second: np.ndarray, given: np.ndarray
     """
     r12, r13, r23 = spearman(first, second), spearman(first, given), spearman(second, given)
     rest = (1 - r13**2) * (1 - r23**2)
+    # Rounding leaves a little where the third array decides one of the others.
     return (r12 - r13 * r23) / sqrt(rest) if rest > 1e-12 else float("nan")
 
 
@@ -137,6 +139,7 @@ def error_by_spread(spread: np.ndarray, error: np.ndarray) -> ErrorBySpread:
 
     There are fewer bins where many pixels have the same spread.
     """
+    # Equal spreads give equal quantiles, between which a bin would be empty.
     inner = np.unique(np.quantile(spread, np.linspace(0, 1, BINS + 1)))[1:-1]
     places = np.searchsorted(inner, spread, side="right")
     pixels = np.bincount(places)
@@ -163,7 +166,7 @@ def correlate_maps(
     yield Progress(stage="ranking pixels", done=0, total=2)
     where, usable = _chosen_pixels(frame, truth)
     rate, spread = frame.rate[where], frame.spread[where]
-    structure = structure_of(frame.mean)[where]
+    structure = structure_of(frame.mean)[where]  # a gradient needs the neighbours, too
     error = None
     if truth is not None:
         error = (frame.mean.astype(np.float64) - truth)[where]
@@ -195,6 +198,7 @@ def _chosen_pixels(
             "result."
         )
     arrays = (frame.mean, frame.spread, frame.rate, *(() if truth is None else (truth,)))
+    # A truth may be NaN where it is not known.
     finite = np.logical_and.reduce([np.isfinite(array) for array in arrays])
     usable = np.flatnonzero(frame.valid & finite)
     if usable.size < 3:
@@ -204,6 +208,7 @@ def _chosen_pixels(
         )
     ranked = usable
     if usable.size > MOST_PIXELS:
+        # A fixed seed, so that a result has the same numbers whenever it is opened.
         ranked = np.random.default_rng(0).choice(usable, MOST_PIXELS, replace=False)
     rows, columns = np.unravel_index(ranked, frame.mean.shape)
     return (rows, columns), usable.size
@@ -287,6 +292,7 @@ def over_fields(values: Sequence[float]) -> Interval:
     """
     known = np.array([value for value in values if np.isfinite(value)])
     mean = float(known.mean()) if known.size else float("nan")
+    # BCa has no answer for equal values, and warns.
     if known.size < 2 or np.ptp(known) == 0:
         end = mean if known.size > 1 else float("nan")
         return Interval(mean=mean, low=end, high=end, fields=known.size)

@@ -204,7 +204,7 @@ def points_along(vertices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     at_corner = np.concatenate([[0.0], np.cumsum(sides)])
     if len(vertices) < 2 or at_corner[-1] <= 0:
         raise RequestError("the line has no length; draw it from one point to another.")
-    steps = int(np.ceil(at_corner[-1] / STEP_PX - ROUNDING_PX))
+    steps = int(np.ceil(at_corner[-1] / STEP_PX - ROUNDING_PX))  # rounding must not add a point
     lengths = np.linspace(0, at_corner[-1], steps + 1)
     rows, columns = (np.interp(lengths, at_corner, vertices[:, axis]) for axis in (0, 1))
     return np.stack([rows, columns], axis=1), lengths
@@ -215,6 +215,7 @@ def box_around(points: np.ndarray, shape: tuple[int, ...]) -> tuple[slice, slice
 
     At least one pixel is in it.
     """
+    # Interpolation reads the neighbours of a point, and a slice ends before its end.
     first, last = np.floor(points.min(axis=0)) - 1, np.ceil(points.max(axis=0)) + 2
     rows, columns = (
         slice(min(max(int(start), 0), size - 1), min(max(int(stop), 1), size))
@@ -227,6 +228,7 @@ def values_along(image: np.ndarray, points: np.ndarray) -> np.ndarray:
     """An image (Y, X), interpolated linearly at points (K, 2); NaN outside of it."""
     last = np.array(image.shape) - 1.0
     inside = np.clip(points, 0, last)
+    # A point that only rounding put outside has the value of the border.
     near = np.where(np.abs(points - inside) < ROUNDING_PX, inside, points)
     grey = image.astype(np.float64)
     return np.asarray(map_coordinates(grey, near.T, order=1, mode="constant", cval=np.nan))
@@ -241,6 +243,7 @@ def peak_width(values: np.ndarray, step: float) -> float:
     if not places.size:
         return float("nan")
     best = int(np.argmax(properties["prominences"]))
+    # SciPy means half of the prominence, so the background under the peak does not count.
     (width,), *_ = peak_widths(values, places[[best]], rel_height=0.5)
     return float(width * step)
 
@@ -264,6 +267,7 @@ def peak_distance(values: np.ndarray, step: float) -> float:
 def _vertex(values: np.ndarray, place: int) -> float:
     before, here, after = values[place - 1 : place + 2]
     bend = before - 2 * here + after
+    # A flat top has no bend, and so no parabola.
     return place + (0.5 * (before - after) / bend if bend else 0.0)
 
 
@@ -312,6 +316,7 @@ def profile_along(
         deviation = values_along(spread, points)
     factor, level, calibrated = interval_factor(None if drawn is None else len(drawn), known)
     half = None if deviation is None else factor * np.maximum(deviation, known.get("floor", 0.0))
+    # Each sample by itself: a mean of peaks that move is one wide peak.
     lines = [line[inside] for line in (drawn if drawn is not None else values[None])]
     widths, distances = (
         np.array([measure(line, step_um) for line in lines])

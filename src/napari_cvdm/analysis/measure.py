@@ -34,13 +34,13 @@ from napari_cvdm.core.result import Progress
 
 # Barer and Joseph (1954) give 0.18 mL/g for red and 0.20 mL/g for ultraviolet light.
 ALPHA_UM3_PER_PG = 0.18  # mL/g
-LEAST_ALPHA, MOST_ALPHA = 0.05, 0.5
+LEAST_ALPHA, MOST_ALPHA = 0.05, 0.5  # mL/g: proteins and cells have 0.18 to 0.20
 SMALLEST_MEDIUM_SHARE = 0.01
 CLIPPED_BEYOND = 3.0  # standard deviations of the medium
-CLIPPING_ROUNDS = 8
+CLIPPING_ROUNDS = 8  # ends the loop even if two sets of pixels alternate
 FLATNESS_RAD = 0.05  # what real medium still varies by
 NM_PER_UM = 1000.0
-QUANTIFY_NOT = "do not quantify"
+QUANTIFY_NOT = "do not quantify"  # what every warning about optics says, as a test holds
 NO_SAMPLES = "no interval: the posterior samples were not kept"
 ONE_SAMPLE = "no interval: one posterior sample has no spread"
 TOUCHING = "touches untrusted pixels ({share:.0%} of it): values and intervals may be far off"
@@ -114,6 +114,7 @@ class ResultField:
                     f"{name} has {array.shape[-2:]} pixels, the result {self.image.shape}; both "
                     "must be of one reconstruction."
                 )
+        # A sum is not finite if one pixel is not, and needs no further array.
         if not np.isfinite(self.images().sum()):
             raise RequestError(
                 "some pixels of the result are no numbers; was this frame reconstructed to its "
@@ -205,14 +206,17 @@ def measure_objects(
             f"alpha is {alpha_um3_per_pg:g} um^3/pg; allowed is {LEAST_ALPHA:g} to {MOST_ALPHA:g}. "
             "For proteins and cells 0.18 to 0.20 is usual."
         )
+    # Before the median of the medium, which would be NaN without a pixel.
     check_regions(result, regions)
     relative = result.unit == PHASE or result.above_background
     medium = find_medium(result, regions) if relative else None
     labels, images = np.setdiff1d(regions, 0), result.images()
+    # A phase is known but for a constant, which each sample draws anew.
     levels = [0.0 if medium is None else float(np.median(image[medium])) for image in images]
     outlines = [regions] * len(images)
     if threshold is not None and len(images) > 1:
         sampled = SampledOutlines(regions, result.image, threshold, result.trusted_pixels())
+        # The threshold keeps its height above the medium of each sample.
         zero = 0.0 if medium is None else float(np.median(result.image[medium]))
         outlines = [
             sampled.find(image, threshold - zero + level)
@@ -245,6 +249,7 @@ def _object_measure(
         return estimate_from_samples(values, result.calibration)
 
     pixel_um2 = result.pixel_um**2
+    # A sample without the object adds nothing to its sum, but it has no mean.
     means = np.divide(sums, pixels, out=np.full(len(sums), np.nan), where=pixels > 0)
     mean, area = estimate(means), pixels * pixel_um2
     optics: dict[str, Estimate] = {}
@@ -260,6 +265,7 @@ def _object_measure(
     no_interval = NO_SAMPLES if result.samples is None else ONE_SAMPLE
     return ObjectMeasure(
         label=int(label),
+        # An outline that was drawn is the same in all samples: its area has no interval.
         area_um2=Estimate(value=float(area[0])) if np.ptp(pixels) == 0 else estimate(area),
         mean=mean,
         total=estimate(sums),
@@ -322,6 +328,7 @@ def _place_remarks(
 ) -> list[tuple[str, ...]]:
     untrusted = ~result.trusted_pixels()
     at_edge = np.concatenate([regions[[0, -1]].ravel(), regions[:, [0, -1]].ravel()])
+    # Cells at untrusted pixels of the frame read up to twice their mass.
     touching = regions[ndimage.binary_dilation(untrusted)]
     shares = ndimage.mean(untrusted, regions, labels)
     return [
@@ -407,7 +414,7 @@ def measure_frames(
     for number, (frame, mask) in enumerate(frames, start=1):
         result = frame.read()
         regions = mask.read((result.image.shape[0], result.image.shape[1]))
-        if regions.any() or len(frames) == 1:
+        if regions.any() or len(frames) == 1:  # the only frame says itself that its mask is empty
             try:
                 objects = measure_objects(result, regions, alpha_um3_per_pg, mask.threshold)
             except RequestError as error:
@@ -539,6 +546,7 @@ def table_text(rows: Sequence[Mapping[str, object]], delimiter: str = ",") -> st
     With a tab as `delimiter`, the text can be pasted into a spreadsheet.
     """
     text = io.StringIO()
+    # csv would end lines with CR LF.
     writer = csv.DictWriter(text, list(rows[0]), delimiter=delimiter, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)

@@ -163,6 +163,7 @@ class PhaseInformation:
         if (flat := fit.prior.flat) is not None:
             own = replace(own, flat=flat[frame])
         if (local := fit.prior.local) is not None:
+            # As the fit does: the local prior takes the place of most of the spectrum.
             spectrum = torch.stack([own.spectrum[0], SPECTRUM_SHARE * own.spectrum[1]])
             gradient, curvature = local.gradient[frame], local.curvature[frame]
             inside = LocalPrecision(gradient=gradient, curvature=curvature)
@@ -192,6 +193,7 @@ class PhaseInformation:
         weight = like.new_full((len(positions_um), *self.shape), self.weight * exposure)
         of_mu, mixed, of_phi = weak_normal(weight, model)
         of_mu, of_phi = of_mu + self.precision[0], of_phi + self.precision[1]
+        # The phase in the inverse of the 2 x 2 matrix of each frequency.
         variance = of_mu / (of_mu * of_phi - mixed.square())
         return mean_of_spectrum(variance.numpy(), self.shape[1]) ** 0.5
 
@@ -202,6 +204,7 @@ def mean_of_spectrum(power: np.ndarray, width: int) -> float:
     It is the variance of a pixel about the mean.
     """
     columns = np.full(power.shape[1], 2.0)
+    # A column of a real FFT stands for two frequencies, but not the first and an even last.
     columns[0] = 1.0
     if width % 2 == 0:
         columns[-1] = 1.0
@@ -262,6 +265,7 @@ def camera_transfer(psf: np.ndarray, shape: tuple[int, ...], upsampling: int) ->
     place = np.arange(psf.shape[0]) - psf.shape[0] // 2
     down = np.exp(-2j * np.pi * y * place / upsampling)  # (Y, S)
     right = np.exp(-2j * np.pi * place[:, None] * x / upsampling)  # (S, X // 2 + 1)
+    # The sum of u fine pixels, sin(pi f) / (u sin(pi f / u)).
     pixel = np.sinc(y) * np.sinc(x) / (np.sinc(y / upsampling) * np.sinc(x / upsampling))
     return np.asarray(np.abs(down @ psf @ right) * np.abs(pixel))
 
@@ -280,7 +284,7 @@ def fit_power(image: np.ndarray, transfer: np.ndarray, noise: float) -> tuple[fl
         Variance of a pixel.
     """
     window = np.outer(np.hanning(image.shape[0]), np.hanning(image.shape[1]))
-    window /= np.sqrt(np.square(window).mean())
+    window /= np.sqrt(np.square(window).mean())  # keeps the power of noise
     spectrum = np.fft.rfft2((image - image.mean()) * window)
     power = np.abs(spectrum).ravel()[1:] ** 2 / image.size
     log_f, passed = np.log(frequencies(image.shape)).ravel()[1:], transfer.ravel()[1:] ** 2
@@ -297,6 +301,7 @@ def fit_power(image: np.ndarray, transfer: np.ndarray, noise: float) -> tuple[fl
 def frequencies(shape: tuple[int, ...]) -> np.ndarray:
     """Size of each frequency [cycles/px] on a real-FFT grid; at zero that of half a wave."""
     size = np.hypot(np.fft.fftfreq(shape[0])[:, None], np.fft.rfftfreq(shape[1])[None, :])
+    # Finite, since a negative power of it is taken.
     size[0, 0] = 0.5 / max(shape)
     return np.asarray(size)
 

@@ -29,6 +29,7 @@ def regions_on_grid(
     same = np.allclose(matrix, np.eye(2), atol=1e-6) and np.allclose(offset, 0, atol=1e-3)
     if labels.shape == shape and same:
         return labels
+    # Labels are names: no value between two of them means anything.
     return np.asarray(
         ndimage.affine_transform(
             labels, matrix, offset, output_shape=shape, order=0, mode="grid-constant"
@@ -68,7 +69,7 @@ def suggest_regions(
     above = pixels_above(image, triangle_threshold(image, trusted), trusted)
     pieces, _ = ndimage.label(above)
     kept = np.bincount(pieces.ravel()) * pixel_um**2 >= SMALLEST_UM2
-    kept[0] = False
+    kept[0] = False  # the background is no region
     if not kept.any():
         raise RequestError(
             f"nothing of {SMALLEST_UM2:g} um^2 or more stands out from the background. Draw a "
@@ -127,6 +128,7 @@ class SampledOutlines:
         self._regions, self._trusted = regions, trusted
         self._nearest = expand_labels(regions, REACH_PX)
         found = self._connected(image, threshold)
+        # What differs from the outline of the threshold was drawn by hand.
         self._added, self._erased = (regions > 0) & ~found, found & (regions == 0)
 
     def _connected(self, image: np.ndarray, threshold: float) -> np.ndarray:
@@ -149,7 +151,7 @@ def structure_and_background(mean: np.ndarray, valid: np.ndarray) -> np.ndarray:
 
     usable = valid & np.isfinite(mean)
     labels = np.zeros(mean.shape, np.uint8)
-    if np.unique(mean[usable]).size > 1:
+    if np.unique(mean[usable]).size > 1:  # a constant is neither
         above = mean > threshold_otsu(mean[usable])
         labels[usable] = np.where(above, STRUCTURE, BACKGROUND)[usable]
     return labels

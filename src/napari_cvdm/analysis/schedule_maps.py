@@ -79,6 +79,7 @@ def schedule_at(rate: Any, clock: ClockCurve, time: float) -> tuple[float, Sched
         gamma, beta, level = many.gamma[0], many.beta[0], many.half_log_snr[0]
     else:  # without dask, which would import its clusters to choose among them
         frame = np.asarray(rate, np.float32)
+        # float64 numbers of NumPy would make float64 maps.
         gamma, beta = _gamma(frame, np.float32(value)), _beta(frame, np.float32(speed))
         level = _half_log_snr(frame, np.float32(value))
     return clock.times[nearest], ScheduleMaps(gamma=gamma, beta=beta, half_log_snr=level)
@@ -90,6 +91,7 @@ def schedule_maps(rate: Any, clock: ClockCurve) -> ScheduleMaps:
     `rate` is a NumPy or dask array of shape (..., Y, X).
     """
     frames = da.asanyarray(rate).astype(np.float32, copy=False)
+    # A viewer asks for one frame at one time, which is then one chunk.
     frames = frames.rechunk((1,) * (frames.ndim - 2) + frames.shape[-2:])[None]
     along_t = (-1, *[1] * (frames.ndim - 1))
     values, speeds = (
@@ -104,6 +106,7 @@ def schedule_maps(rate: Any, clock: ClockCurve) -> ScheduleMaps:
 
 
 def _gamma(rate: np.ndarray, value: Any) -> np.ndarray:
+    # In place from here on: one slice costs the memory of one slice.
     exponent = rate * -value
     return np.exp(exponent, out=exponent)
 
@@ -133,6 +136,7 @@ def shown_ranges(rate: np.ndarray, clock: ClockCurve) -> dict[str, tuple[float, 
     `rate` is all of the map or a part. It is zero in frames that were not begun, which do not
     count.
     """
+    # The bound of lambda is above 0, so 0 is a frame that was not begun.
     begun = rate[rate > 0]
     low, high = (float(begun.min()), float(begun.max())) if begun.size else (1.0, 1.0)
     inside = [
@@ -140,6 +144,7 @@ def shown_ranges(rate: np.ndarray, clock: ClockCurve) -> dict[str, tuple[float, 
     ] or [len(clock.times) - 1]
     first, last = clock.values[inside[0]], clock.values[inside[-1]]
     noisiest, cleanest = _half_log_snr(np.array([high, low]), np.array([last, first])).tolist()
+    # Contrast limits must rise.
     level = (noisiest, cleanest) if noisiest < cleanest else (noisiest - 1, noisiest + 1)
     return {
         "gamma": (0.0, 1.0),

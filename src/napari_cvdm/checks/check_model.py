@@ -17,7 +17,7 @@ from napari_cvdm.physics.widefield import bin_pixels, blur, gaussian_transfer, o
 from napari_cvdm.tasks.deconvolved import Lens
 
 MARGIN_PX = 20  # of the camera, mirrored around the field: transforms are periodic, samples are not
-SMOOTHING_PX = 2.0
+SMOOTHING_PX = 2.0  # the variance of a pixel must not follow its own noise
 MIDDLE_PX = 256  # of the camera: large enough to fit one width
 BLUR_TOLERANCE = 0.05  # px^2 of the fine grid
 Found = TypeVar("Found")
@@ -144,6 +144,7 @@ def sharp_to_seen(
     forms. It is nowhere above 1, since an image never has more contrast than its object.
     """
     otf = optical_transfer(psf, shape)
+    # The Gaussian underflows at high frequencies, where the OTF is zero, too.
     own = gaussian_transfer(shape, own_sigma_px, otf.real).clamp(min=1e-6)
     ratio = otf / own * circular_pupil(shape, 1.0, 1 / period_px, otf)
     return ratio / ratio.abs().clamp(min=1)
@@ -232,6 +233,7 @@ class WidefieldCheckModel(CountsCheckModel):
             shape = (block.shape[0], block.shape[1])
             transfer = sharp_to_seen(shape, psf.to(block.dtype), period_px, self.own_sigma_px)
             transfer = transfer * gaussian_transfer(shape, extra**0.5, block)
+            # Counts are those of a camera pixel: the mean of its fine pixels, not their sum.
             binned = bin_pixels(blur(block, transfer), self.upsampling)
             return binned[MARGIN_PX:-MARGIN_PX, MARGIN_PX:-MARGIN_PX] / self.upsampling**2
 
@@ -243,6 +245,7 @@ class WidefieldCheckModel(CountsCheckModel):
         widest = (self.extra_sigma_px * times) ** 2
         coarse = middle_slices(self.measured.shape, MIDDLE_PX)
         middle = replace(self, measured=self.measured[coarse], valid=self.valid[coarse])
+        # Without a pixel that counts every width costs the same.
         if widest == 0 or not middle.valid.any():
             return 0.0
         inner = image[tuple(slice(part.start * times, part.stop * times) for part in coarse)]
@@ -317,6 +320,7 @@ class SameGridCheckModel(CountsCheckModel):
             for values in (image.astype(np.float64), self.measured)
         )
         gain = fit_gain(seen, wanted, weight)
+        # The level d is the weighted mean of what was measured.
         predicted = self.measured - wanted + gain * seen
         return Comparison(
             residual=((self.measured - predicted) / np.sqrt(variance)).astype(np.float32),

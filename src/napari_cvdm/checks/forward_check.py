@@ -34,6 +34,7 @@ from napari_cvdm.tasks import NetworkInput
 from napari_cvdm.tasks.phase_posterior import PhasePosterior
 from napari_cvdm.tasks.task import BORDER_PX, refine_mask
 
+# A check that fails or has no memory costs nobody the result.
 FAILURES = (ValueError, RuntimeError, MemoryError, ArithmeticError)
 LEAST_STRUCTURE = 0.1  # of chi-squared, above the noise: less is no structure to explain
 # Of chi-squared, for models whose card gives no limit. The unexplained part is then half as large
@@ -148,6 +149,7 @@ class ForwardCheckAccumulator:
         self._how: ForwardCheckModel | None = None
         self._fitted: Fitted | None = None
         self._seen = np.zeros(frames, dtype=int)
+        # Samples that were drawn before are checked already.
         before = None if earlier is None else earlier.forward
         if (
             earlier is not None
@@ -197,6 +199,7 @@ class ForwardCheckAccumulator:
         mean, index = moments.mean, self._index
         if self._reference is not None:
             times = mean.shape[-1] // self._reference.shape[-1]
+            # grid_mode: the edges of the pixels lie on each other, not their centres.
             fine = zoom(self._reference, times, order=3, mode="nearest", grid_mode=True)
             found = squirrel(mean, fine, times)
             self._rsp[index], self._rse[index] = found.rsp, found.rse
@@ -215,6 +218,7 @@ class ForwardCheckAccumulator:
     def _end_compared(self, how: ForwardCheckModel, mean: np.ndarray) -> Generator[str, None, None]:
         try:
             comparison = yield from self._compare(how, mean)
+            # What an empty image leaves is the structure that there is to explain.
             empty = yield from in_steps(how.compare(np.zeros_like(mean), comparison.fitted))
         except FAILURES as error:
             self._reason = f"the check failed ({error})"
@@ -256,7 +260,7 @@ class ForwardCheckAccumulator:
         self._empty_chi2[index] = empty.chi2(how.valid)
         if counted is not None:
             measured, predicted = how.measured[counted], comparison.predicted[counted]
-            flat = measured.std() == 0 or predicted.std() == 0
+            flat = measured.std() == 0 or predicted.std() == 0  # without a correlation
             self._rsp[index] = 0.0 if flat else np.corrcoef(measured, predicted)[0, 1]
             self._rse[index] = np.sqrt(np.mean((measured - predicted) ** 2))
 

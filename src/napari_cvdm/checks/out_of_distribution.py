@@ -32,8 +32,8 @@ OCTAVES = ((1 / 64, 1 / 32), (1 / 32, 1 / 16), (1 / 16, 1 / 8), (1 / 8, 1 / 4), 
 LOCAL_PX = 9  # odd, so that a window has a centre
 PERCENTILES = (10, 50, 90, 99)
 QUANTILE = 0.99
-TINY = 1e-6
-RIDGE = 1e-6
+TINY = 1e-6  # keeps logarithms of blank images finite
+RIDGE = 1e-6  # a statistic that never varies must leave the covariance invertible
 STATISTICS = (
     "noise over signal",
     "contrast",
@@ -62,6 +62,7 @@ def statistics(image: np.ndarray) -> np.ndarray:
     """The numbers named in `STATISTICS` of one image (Y, X), on logarithmic scales."""
     spread = float(image.std()) + TINY
     variance = uniform_filter(image**2, LOCAL_PX) - uniform_filter(image, LOCAL_PX) ** 2
+    # Rounding may make the variance of a constant negative.
     local = np.sqrt(np.clip(variance, 0, None)) / spread
     contrasts = np.log(np.percentile(local, PERCENTILES) + 1e-2)
     dark, middle, bright = (float(value) for value in np.percentile(image, (1, 50, 99)))
@@ -165,6 +166,7 @@ class TrainingDistribution:
             )
         covariance = np.cov(rows, rowvar=False) + RIDGE * np.eye(rows.shape[1])
         plain = cls(mean=rows.mean(axis=0), covariance=covariance, threshold=np.inf, images=images)
+        # Fields that the fit has seen would lie too near.
         found = [plain.distance(vectors) for vectors in held_out]
         return replace(plain, threshold=float(np.quantile(found, QUANTILE)))
 
@@ -177,6 +179,7 @@ class TrainingDistribution:
         None where the card has none, or one of other images or statistics.
         """
         images = tuple(values.get("images", ("signal",)))
+        # Distances between other statistics mean nothing.
         if tuple(values.get("statistics", ())) != STATISTICS or images != image_names(unit):
             return None
         mean, covariance = np.array(values["mean"]), np.array(values["covariance"])

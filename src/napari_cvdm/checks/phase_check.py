@@ -20,7 +20,7 @@ from napari_cvdm.inversion.priors import weak_normal
 from napari_cvdm.physics.camera import LEAST_DEVIATION
 from napari_cvdm.physics.forward_model import PhaseLinearisation, PhaseObject
 
-MOST_STEPS = 40
+MOST_STEPS = 40  # of conjugate gradients
 SMALLEST_GAIN = 0.005  # of chi-squared: the solution is good enough
 REACH_PX = 32  # how far a difference from the fit goes on outside the result
 RING_PX = 2
@@ -65,6 +65,7 @@ class PhaseCheckModel:
             top, bottom, left, right = region
             rows = slice(rows.start + top, rows.start + bottom)
             columns = slice(columns.start + left, columns.start + right)
+        # The rank of each position: the fit has the planes in rising order.
         order = tuple(int(place) for place in np.argsort(np.argsort(defocus_um)))
         plain = cls(fit=fit, order=order, part=(rows, columns), freedom=1.0, most_fitted=0.0)
         freedom = 1 - (yield from plain.measure_fitted())
@@ -102,6 +103,7 @@ class PhaseCheckModel:
     def noisy(self) -> bool:
         """Whether there is noise to compare with."""
         weight = self.fit.weight
+        # An image without noise has the weight of the least deviation that a plane may have.
         is_finite = bool(torch.isfinite(weight).all())
         return is_finite and float(weight.max()) < 0.99 / LEAST_DEVIATION**2
 
@@ -136,6 +138,7 @@ class PhaseCheckModel:
         """
         phase = self.fit.estimate.maps[1].clone()
         difference = np.asarray(image, dtype=np.float64) - phase[self.part].double().cpu().numpy()
+        # No plane shows a constant, so the level may be chosen freely.
         ring = ~interior((difference.shape[0], difference.shape[1]), RING_PX)
         difference -= difference[ring].mean()
         grown, extended = _extend(difference, self.part, self.fit.model.canvas_shape)
@@ -151,6 +154,7 @@ class PhaseCheckModel:
         change = yield from self._solve_around(seen, right)
         after, root = missing + seen.expected - model.apply(start.add(change)), fit.weight.sqrt()
         before, now = (float((root * left).square().sum()) for left in (missing, after))
+        # A step of first order may be too long for a strong phase.
         return change if now < before else model.zero()
 
     def measure_fitted(self) -> Generator[str, None, float]:
@@ -160,6 +164,7 @@ class PhaseCheckModel:
         (Hutchinson, Commun. Stat. Simul. Comput. 19, 433 (1990)).
         """
         fit, seen, inner = self.fit, self.fit.linearisation, self.inner
+        # One seed, and drawn on the CPU: a check has the same numbers on every device.
         generator = torch.Generator().manual_seed(0)
         white = torch.randn(fit.weight.shape, generator=generator, dtype=fit.weight.dtype)
         white = white.to(fit.weight)
@@ -168,6 +173,7 @@ class PhaseCheckModel:
         explained = white * fit.weight.sqrt() * fit.model.derivative(seen, change)
         measured = int((fit.weight[..., *inner] > 0).sum())
         share = float(explained[..., *inner].sum()) / max(1, measured)
+        # An estimate from one draw may be out of range.
         return min(1 - LEAST_FREEDOM, max(0.0, share))
 
     def _solve_around(
@@ -185,6 +191,7 @@ class PhaseCheckModel:
             back = model.adjoint(seen, fit.weight * model.derivative(seen, change))
             return project(back.add(fit.prior.precision(change)))
 
+        # As if the object were weak: then the matrix is nearly diagonal in Fourier space.
         of_mu, _, of_phi = weak_normal(fit.weight, model)
         of_mu, of_phi = of_mu + fit.prior.spectrum[0], of_phi + fit.prior.phase_precision()
         maps_inverse = 1 / torch.stack([of_mu, of_phi])

@@ -159,6 +159,7 @@ def order_sentence(fit: Fit, plan: Plan) -> str:
 
 def is_doubtful(fit: Fit) -> bool:
     """Whether a fit misses the planes, or explains them by much absorption."""
+    # A fit leaves only as much of the noise as it has degrees of freedom.
     poor_chi2 = POOR_CHI2 * max(0.1, 1 - count_fitted(fit))
     return float(fit.chi2) > poor_chi2 or float(fit.laws.absorption) > MUCH_ABSORPTION
 

@@ -25,7 +25,7 @@ def power_law_field(
     """Gaussian field with amplitude spectrum 1/f^b and unit deviation; b is 1 to 3 unless given."""
     slope = rng.uniform(1.0, 3.0) if exponent is None else exponent
     radius = np.hypot(np.fft.fftfreq(shape[0])[:, None], np.fft.rfftfreq(shape[1])[None, :])
-    radius[0, 0] = np.inf
+    radius[0, 0] = np.inf  # no mean
     spectrum = np.fft.rfft2(rng.standard_normal(shape)) * radius**-slope
     texture = np.fft.irfft2(spectrum, s=shape)
     return (texture / (texture.std() + 1e-12)).astype(np.float32)
@@ -49,6 +49,7 @@ def dead_leaves(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
     image = np.full(shape, rng.uniform(), np.float32)
     largest = rng.uniform(0.15, 0.5) * min(shape)
     for _ in range(int(rng.integers(20, 160))):
+        # The density of radii falls as r^-3, which makes the image alike at every scale.
         radius = largest / np.sqrt(rng.uniform(1, (largest / 2.5) ** 2))
         y, x = rng.uniform(-radius, shape[0] + radius), rng.uniform(-radius, shape[1] + radius)
         where, dy, dx = _local_grid(y, x, radius, shape)
@@ -106,12 +107,13 @@ def cells(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
     """
     radius = log_uniform(rng, 12, 0.45 * min(shape))
     count = int(rng.integers(1, 2 + int(min(11, 0.5 * shape[0] * shape[1] / (np.pi * radius**2)))))
+    # A model that saw mostly cut cells shrank a whole one by a tenth.
     margin = min(1.3 * radius, 0.45 * min(shape)) if rng.uniform() < 0.5 else 0.0
     image = np.zeros(shape, np.float32)
     for _ in range(count):
         height = rng.uniform(0.5, 1.0)
         cell = _one_cell(rng, shape, radius * rng.uniform(0.8, 1.25), margin)
-        image = np.maximum(image, height * cell)
+        image = np.maximum(image, height * cell)  # cells lie beside each other, not on top
     return image.astype(np.float32)
 
 
@@ -190,6 +192,7 @@ def photograph(rng: np.random.Generator, shape: tuple[int, int], folder: str) ->
     """A random part of a photograph, turned and stretched."""
     library = read_photographs(folder)
     image = np.rot90(library[int(rng.integers(len(library)))], int(rng.integers(4)))
+    # A little more, since `zoom` rounds the size of its result.
     smallest = max(size / extent for extent, size in zip(image.shape, shape, strict=True)) + 0.02
     zoom = max(log_uniform(rng, 0.3, 1.6), smallest)
     # Only what is needed is stretched.
@@ -244,6 +247,7 @@ def draw_object(
     image = draw(rng, shape)
     if rng.uniform() < 0.25 and image.any():
         height = rng.uniform(0.1, 0.7)
+        # The first may be flat, too.
         image = image / (np.ptp(image) + 1e-12) + height * draw_second(rng, shape)
     image = ndimage.gaussian_filter(image, rng.uniform(0.6, 2.0))
     if image.any():

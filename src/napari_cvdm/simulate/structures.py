@@ -17,7 +17,7 @@ from napari_cvdm.simulate.phase_objects import dead_leaves, log_uniform, photogr
 Emitters = tuple[np.ndarray, np.ndarray]
 Field = tuple[float, float]
 Draw = Callable[[np.random.Generator, Field], Emitters]
-SPACING_UM = 0.02
+SPACING_UM = 0.02  # between the points of a line
 # A fine pixel, as the structures are drawn: a dry objective is shown larger ones.
 FINEST_DRAWN_UM, COARSEST_DRAWN_UM = 0.012, 0.05
 
@@ -52,6 +52,7 @@ def worms(
     heading = rng.uniform(0, 2 * np.pi, (count, 1)) + turned
     path = np.cumsum(np.stack([np.sin(heading), np.cos(heading)], axis=-1) * SPACING_UM, axis=1)
     start = rng.uniform(-0.2, 1.2, (count, 1, 2)) * np.array(field)
+    # Its middle is placed, so that lines cross the field from everywhere.
     centre = (path - path[:, steps // 2 : steps // 2 + 1] + start).reshape(-1, 2)
     heading = np.repeat(heading.reshape(-1), 2)
     return tube_around(rng, np.repeat(centre, 2, axis=0), heading, diameter)
@@ -60,6 +61,7 @@ def worms(
 def microtubules(rng: np.random.Generator, field: Field) -> Emitters:
     """Long, stiff filaments of 35 to 60 nm with their label."""
     count, wobble = int(rng.integers(4, 60)), log_uniform(rng, 0.03, 0.5)
+    # The tube has 25 nm, and its label lies around it.
     lines = worms(rng, field, count, wobble, rng.uniform(0.035, 0.06), 1.5 * max(field))
     return labelled(rng, lines, rng.uniform(0.5, 6))
 
@@ -81,12 +83,14 @@ def actin(rng: np.random.Generator, field: Field) -> Emitters:
 
 def _edges(rng: np.random.Generator, field: Field, cell_um: float) -> tuple[np.ndarray, np.ndarray]:
     """Ends of the edges of a jittered Voronoi diagram: two arrays (E, 2)."""
+    # Seeds around the field, too, since the rim of a Voronoi diagram is unlike its middle.
     margin = 3 * cell_um
     area = (field[0] + 2 * margin) * (field[1] + 2 * margin)
     seeds = rng.uniform(-margin, np.array(field) + margin, (max(8, int(area / cell_um**2)), 2))
     diagram = Voronoi(seeds)
     ridges = np.array([ridge for ridge in diagram.ridge_vertices if -1 not in ridge])
     first, second = diagram.vertices[ridges[:, 0]], diagram.vertices[ridges[:, 1]]
+    # At the rim of a Voronoi diagram, edges may be of any length.
     short = np.linalg.norm(first - second, axis=1) < 6 * cell_um
     return first[short], second[short]
 
@@ -158,7 +162,7 @@ def rings(rng: np.random.Generator, field: Field) -> Emitters:
     if rng.uniform() < 0.4:
         near = centres[rng.integers(0, max(1, count // 2), count - count // 2)]
         centres[count // 2 :] = near + rng.normal(0, 0.2, near.shape)
-    largest = 0.15 if rng.uniform() < 0.6 else 0.4
+    largest = 0.15 if rng.uniform() < 0.6 else 0.4  # um
     radius = 0.5 * np.exp(rng.uniform(np.log(0.06), np.log(largest), count))
     points = 60
     angle = rng.uniform(0, 2 * np.pi, (count, points))
@@ -227,7 +231,7 @@ def vesicles(rng: np.random.Generator, field: Field) -> Emitters:
     points = np.maximum(12, (radius / SPACING_UM) ** 2 * 6).astype(int).clip(max=2000)
     index = np.repeat(np.arange(count), points)
     angle, height = rng.uniform(0, 2 * np.pi, len(index)), rng.uniform(-1, 1, len(index))
-    depth = rng.uniform(size=len(index)) ** (1 / 3)
+    depth = rng.uniform(size=len(index)) ** (1 / 3)  # uniform in a ball
     depth = np.where((rng.uniform(size=count) < 0.5)[index], depth, 1.0)  # filled, or hollow
     reach = radius[index] * depth * np.sqrt(1 - height**2)
     bright = (np.exp(rng.normal(0, 0.8, count)) / points)[index]
@@ -284,7 +288,7 @@ def draw_structure(
     """
     kinds = structure_kinds(rng, names)
     first = STRUCTURES[kinds[0]][0](rng, field)
-    if rng.uniform() > 0.5 or not len(first[0]):
+    if rng.uniform() > 0.5 or not len(first[0]):  # a blank field stays blank
         return first
     positions, brightness = STRUCTURES[kinds[1]][0](rng, field)
     balance = log_uniform(rng, 0.03, 2.0) * first[1].sum() / max(brightness.sum(), 1e-9)
@@ -297,7 +301,7 @@ def splat(emitters: Emitters, shape: tuple[int, int], pixel_um: float) -> Tensor
     Four pixels share each emitter bilinearly, so that flux and position are kept.
     """
     positions, brightness = emitters
-    place = positions / pixel_um - 0.5
+    place = positions / pixel_um - 0.5  # the centre of pixel 0 lies at half a pixel
     corner = np.floor(place).astype(np.int64)
     share = place - corner
     image = np.zeros(shape[0] * shape[1])

@@ -228,6 +228,7 @@ def compare_widefield(measured: np.ndarray, truth: np.ndarray, factor: int) -> A
     if min(measured.shape) > 4 * BORDER_PX:
         inner = (slice(BORDER_PX, -BORDER_PX),) * 2
         laid, measured = laid[inner], measured[inner]
+    # A constant truth says nothing of the unit.
     gain, offset = 0.0, 0.0
     if laid.std() > 0:
         gain, offset = np.polyfit(laid.ravel(), measured.astype(np.float64).ravel(), 1)
@@ -261,6 +262,7 @@ def _find_shift(reference: np.ndarray, moving: np.ndarray) -> tuple[float, float
     total = np.zeros(2)
     for _ in range(REFINEMENTS):
         laid = shift(moving, total, order=3, mode="nearest")
+        # Around zero, so that fading adds no edge.
         first, second = (fade * (image - np.median(image)) for image in (reference, laid))
         found, _, _ = phase_cross_correlation(
             first, second, upsample_factor=SHIFT_PRECISION, normalization=None
@@ -270,7 +272,7 @@ def _find_shift(reference: np.ndarray, moving: np.ndarray) -> tuple[float, float
 
 
 def _correlation(first: np.ndarray, second: np.ndarray) -> float:
-    if first.std() == 0 or second.std() == 0:
+    if first.std() == 0 or second.std() == 0:  # a constant correlates with nothing
         return 0.0
     return float(np.corrcoef(first.ravel(), second.ravel())[0, 1])
 
@@ -290,6 +292,7 @@ def _check_saturation(pair: Pair) -> None:
 def _check_shape(pair: Pair, name: str) -> None:
     task = TASKS[name]
     wanted = tuple(task.upsampling * size for size in pair.measured.shape[-2:])
+    # A phase may have more planes than it needs.
     if len(pair.measured) < task.planes or (task.planes == 1 and len(pair.measured) > 1):
         raise PairError(
             f"{pair.name}: has {len(pair.measured)} plane(s); {task.name} takes {task.inputs}."

@@ -26,9 +26,10 @@ OPEN_FILES = 8
 PIXEL_TOLERANCE = 0.01
 OPTICS = ("pixel_um", "wavelength_um", "medium_index", "na", "defocus_um", "condenser_na")
 SIM_FRAMES = "RawSIMData_level_"
-SIM_TRUTHS = ("SIM_gt.mrc", "SIM_gt_a.mrc")
+SIM_TRUTHS = ("SIM_gt.mrc", "SIM_gt_a.mrc")  # nonlinear SIM has a and b, of which b is gamma 0.6
 OFFICIAL_LARGEST = 1.0
 FIELD_AXES = "TS"  # along these, every frame counts as a field of view of its own
+# Types that are saved as they are; others become float32.
 UNTOUCHED = (np.uint8, np.uint16, np.uint32, np.float32, np.float64)
 
 
@@ -129,6 +130,7 @@ class Folders:
                 "frame needs its truth."
             )
         for index in product(*map(range, frames)):
+            # Frames of one file look alike: held out together, or the score would be too good.
             yield PairEntry(view=name, load=partial(self._load, name, measured, truth, index, task))
 
     def _open(self, measured: Path, truth: Path, task: str) -> tuple[ImageStack, ImageStack]:
@@ -268,6 +270,7 @@ class Arrays:
         planes: np.ndarray = np.moveaxis(np.asarray(_array(self.x, "x")[number], np.float32), -1, 0)
         truth: np.ndarray = np.asarray(_array(self.y, "y")[number, ..., 0], np.float32)
         if task == "phase-2shot":
+            # The official code scales both defocused planes together to [-1, 1].
             planes, truth = (planes + 1) / 2, (truth + OFFICIAL_LARGEST) / 2 * self.phase_range_rad
         elif TASKS[task].upsampling == 2 and truth.shape == planes.shape[-2:]:
             # x was interpolated onto y's grid: take that back.
@@ -297,13 +300,15 @@ def _check_optics(pairs: Folders | Arrays) -> None:
 def _array(path: str, name: str) -> np.ndarray:
     try:
         with open_regular(path) as stream:
-            packed = stream.read(2) == b"PK"
+            packed = stream.read(2) == b"PK"  # an NPZ is a ZIP archive, whatever its name
             stream.seek(0)
+            # NumPy would allocate what a header declares.
             if not packed:
                 check_npy(stream, os.fstat(stream.fileno()).st_size)
         if packed:
             with open_arrays(path) as arrays:
                 return arrays[name]
+        # A pickle could run any program.
         return np.load(path, mmap_mode="r", allow_pickle=False)
     except Exception as error:  # NumPy and zipfile let through whatever a damaged file makes happen
         raise RequestError(

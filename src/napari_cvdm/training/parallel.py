@@ -81,6 +81,7 @@ class Processes:
     def backward(self, terms: Terms, routes: Routes) -> Terms:
         """Add the gradient of each route to its parameters; return the loss terms, detached."""
         for index, (name, parameters) in enumerate(routes, start=1):
+            # Each term gives a gradient to its own parameters alone; the last frees the graph.
             self.accelerator.backward(
                 terms[name], inputs=parameters, retain_graph=index < len(routes)
             )

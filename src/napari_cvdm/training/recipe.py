@@ -42,7 +42,7 @@ SMALLEST = {
 """Of the numbers of a plan."""
 
 PAIRS: dict[str, type[MeasuredPairs]] = {"folders": Folders, "biosr": BioSR, "arrays": Arrays}
-LARGEST_RECIPE = 100_000
+LARGEST_RECIPE = 100_000  # bytes
 MOST_DOTS = 200  # in a line: tomllib takes the square of the parts of a dotted key
 PATHS = ("measured", "truth", "folder", "photographs", "x", "y")
 FINGERPRINT = (
@@ -113,6 +113,7 @@ class Plan:
     def __post_init__(self) -> None:
         for name, low in SMALLEST.items():
             value = getattr(self, name)
+            # True is an int, too.
             is_number = isinstance(value, int | float) and not isinstance(value, bool)
             if not is_number or not isfinite(value) or value < low:
                 raise RequestError(
@@ -219,6 +220,7 @@ class Recipe:
             raise RequestError(
                 "the recipe names neither pairs nor a simulation; recipes/smoke.toml is an example."
             )
+        # Without looks, every field may be learned from.
         held_out = looked.fields if looked.every else 0
         if self.solved is not None:
             return split_solved(self.solved, self.simulation, self.seed, held_out)
@@ -247,7 +249,9 @@ class Recipe:
         """SHA-256 of everything that decides the weights."""
         values = asdict(self)
         kept = {name: values[name] for name in FINGERPRINT}
+        # Two kinds of pairs may have the same entries.
         kept["kind"] = type(self.pairs).__name__
+        # How often something is written decides no weight.
         for name in ("log_every", "save_every"):
             del kept["plan"][name]
         return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
@@ -298,7 +302,9 @@ def read_recipe(path: str | Path) -> Recipe:
         }
         return Recipe(**_known(Recipe, values, "top level", path), **parts)
     except RequestError as error:
+        # The checks of the parts do not know the file; those of this module name it.
         raise RequestError(f"{path}: {str(error).removeprefix(f'{path}: ')}") from None
+    # What a wrong type makes happen in any of the dataclasses.
     except (TypeError, ValueError, LookupError, ArithmeticError, AttributeError) as error:
         raise RequestError(
             f"{path}: {one_line(error)}; recipes/smoke.toml is an example."

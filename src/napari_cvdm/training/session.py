@@ -93,6 +93,7 @@ class Session:
         self._closing = ExitStack()
         self._log: RunLog | None = None
         if is_first_process():
+            # Two trainings in one folder would mix their states.
             self._closing.enter_context(sole_writer(self._out))
             clear_leftovers(self._out, LEFTOVERS_BELOW)
             self._log = RunLog(self._out, resumed)
@@ -118,6 +119,7 @@ class Session:
 
     def batches(self, first: int, steps: int) -> Generator[Parts, None, None]:
         """The parts of each step's batch for this process; the next ones are made in advance."""
+        # One thread: more would take the cores from the step.
         with ThreadPoolExecutor(max_workers=1, thread_name_prefix="training data") as ahead:
             self._said(Progress(stage="preparing the first images", done=0, total=0))
             coming = self._begin_parts(ahead, first, steps)
@@ -218,6 +220,7 @@ class Session:
             card = replace(card, metrics={**card.metrics, "held_out": found})
         if is_first_process():
             save_checkpoint(self._out, self.network.cpu(), card)
+        # The others must not leave the group while the first one writes.
         self._processes.accelerator.wait_for_everyone()
         return card, score
 
@@ -230,6 +233,7 @@ class Session:
 def first_network(recipe: Recipe) -> CVDM:
     """The network at the start: that of the initial model, or one with seeded random weights."""
     if recipe.start is not None:
+        # A copy: the model itself may be in use for reconstructions.
         return deepcopy(load_model(recipe.start.model).network).train()
     torch.manual_seed(recipe.seed)
     return CVDM(recipe.network)

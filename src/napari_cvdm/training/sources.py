@@ -48,7 +48,7 @@ from napari_cvdm.training.pool import (
     solved_field,
 )
 
-SEED_STRIDE = 1_000_003
+SEED_STRIDE = 1_000_003  # fields of one seed: the next seed begins after them
 HELD_OUT_SEED = 500_000  # added to the seed: no training reaches these
 RECORD = "fields.json"
 EDITION = 4  # raised where a seed comes to another field: inversion, deconvolution, stored names
@@ -141,6 +141,7 @@ def save_field(path: Path, solved: SolvedField) -> None:
     """Write one field."""
     maps = {entry.name: getattr(solved.maps, entry.name) for entry in fields(PhaseMaps)}
     rows, columns = maps.pop("frame")
+    # float16 ends at 65504.
     maps |= {name: np.clip(maps[name], -6e4, 6e4).astype(np.float16) for name in COARSE}
     frame = [rows.start, rows.stop, columns.start, columns.stop]
     _save_arrays(path, truth=solved.truth, frame=frame, **maps)
@@ -203,6 +204,7 @@ def solve_missing(folder: Path, ranges: Ranges, seed: int, numbers: range) -> It
     """
     folder.mkdir(parents=True, exist_ok=True)
     made_of = {"version": __version__, "edition": EDITION, "seed": seed, **_ranges_entry(ranges)}
+    # Before anything is written into the folder of another training.
     _check_record(folder, made_of)
     clear_leftovers(folder)
     write_file(folder / RECORD, (json.dumps(made_of, indent=2) + "\n").encode())
@@ -227,6 +229,7 @@ def _check_record(folder: Path, made_of: dict[str, Any]) -> None:
     path = folder / RECORD
     if not path.exists():
         return
+    # Through JSON, which makes tuples lists.
     kept, wanted = parse_json_object(read_bounded(path)), json.loads(json.dumps(made_of))
     different = sorted(name for name in wanted if kept.get(name) != wanted[name])
     if different:
@@ -365,6 +368,7 @@ def split_simulation(
 ) -> Split:
     """A simulation, or clean images degraded by it; held-out fields have own seeds and images."""
     draws = clean.draws(ranges) if clean is not None else {}
+    # Other seeds are not enough: a held-out field would show an image that was learned from.
     kept = held_out_views(list(draws), share, seed) if draws else frozenset[str]()
     learned = tuple(draw for name, draw in draws.items() if name not in kept)
     unseen = tuple(draw for name, draw in draws.items() if name in kept)

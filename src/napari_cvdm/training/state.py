@@ -81,6 +81,7 @@ class TrainingState:
             index: self.part(f"optimiser.{index}.")
             for index in range(len(saved["param_groups"][0]["params"]))
         }
+        # Parameters that no step has reached have no moments.
         saved["state"] = {index: entry for index, entry in moments.items() if entry}
         optimiser.load_state_dict(saved)
         return self.step
@@ -95,6 +96,7 @@ def kept_if_resumable(folder: Path) -> Iterator[None]:
     empty = not (folder.exists() and any(folder.iterdir()))
     try:
         yield
+    # Also where the user stops it, which is no Exception.
     except BaseException:
         if empty and not (folder / STATE).exists():
             shutil.rmtree(folder, ignore_errors=True)
@@ -112,6 +114,7 @@ def is_without_state(folder: Path) -> bool:
     below = list(so_far.iterdir()) if so_far.is_dir() and not so_far.is_symlink() else []
     for path in (*folder.iterdir(), *below):
         is_own = path in (log, so_far) or path.match(LEFTOVERS)
+        # Somebody's own file here means that the folder must not be written over.
         if path.is_symlink() or not (is_own or (path in below and path.name in (CARD, WEIGHTS))):
             return False
     head = (",".join(COLUMNS) + "\n").encode()
@@ -161,6 +164,7 @@ def load_state(folder: Path, fingerprint: str) -> TrainingState | None:
             f"{folder} has no {STATE} to resume from; leave out --resume to start anew."
         )
     try:
+        # A pipe would wait for somebody who writes.
         open_regular(path).close()
     except (OSError, ValueError) as error:
         raise RequestError(
@@ -178,6 +182,7 @@ def load_state(folder: Path, fingerprint: str) -> TrainingState | None:
         raise RequestError(
             f"{path} cannot be resumed from ({one_line(error)}); train anew in another folder."
         ) from None
+    # A power cut may leave half a state, which counts as none.
     except (SafetensorError, ValueError, TypeError, KeyError):
         return None
     if progress.get("recipe") != fingerprint:
@@ -203,6 +208,7 @@ class RunLog:
             self._forget_after(state)
         self._board: Any = None
         if find_spec("tensorboard") is not None:
+            # TensorBoard would write to wherever a link leads.
             refuse_link(folder / "tensorboard")
             from torch.utils.tensorboard import SummaryWriter
 

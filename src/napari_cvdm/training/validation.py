@@ -24,7 +24,7 @@ from napari_cvdm.training.pool import TrainingField
 SAMPLER = "sde-2m"
 CLOCK_POINTS = 100
 RATE_QUANTILES = (0.05, 0.5, 0.95)
-# Smallest numbers that a recipe may give.
+# Smallest numbers that a recipe may give; one sample has no variance.
 SMALLEST = dict(fields=1, every=0, samples=2, evaluations=1, patience=0, largest_px=16)
 
 
@@ -159,7 +159,9 @@ def score_network(network: CVDM, fields: Sequence[TrainingField], plan: Validati
     sums = np.zeros(6)
     for number, entry in enumerate(fields):
         channels, initial_estimate, truth, weights = cut_to_centre(entry, plan.largest_px, network)
+        # A field has the same noise at each look: scores differ by the weights alone.
         samples, centre, _ = posterior_samples(network, channels, initial_estimate, plan, number)
+        # Outside the frame of a phase, no truth is known.
         known = (weights > 0)[0, 0]
         images = (samples, centre, initial_estimate, truth)
         sums += sum_errors(*(image[..., known] for image in images))
@@ -184,6 +186,7 @@ def sum_errors(
 def pool_errors(sums: np.ndarray, samples: int) -> Score:
     """The score of all fields, from their sums."""
     *squares, crps, variance = (float(value) for value in sums[:5] / sums[5])
+    # The mean of S samples is off by another 1 / S of their variance.
     ratio = sqrt((1 + 1 / samples) * variance / squares[0]) if squares[0] else 1.0
     rmse, centre, baseline = map(sqrt, squares)
     return Score(

@@ -182,23 +182,10 @@ class LineProfile:
 
 
 def points_along(vertices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Points along a path, at even distances of at most `STEP_PX`.
+    """Points (K, 2) along a path, and the length to each (K,) [px], in steps of at most `STEP_PX`.
 
-    Parameters
-    ----------
-    vertices : ndarray of shape (V, 2)
-        Row and column of each corner [px].
-
-    Returns
-    -------
-    points : ndarray of shape (K, 2)
-    lengths : ndarray of shape (K,)
-        From the first corner [px].
-
-    Raises
-    ------
-    RequestError
-        The path has no length.
+    The vertices (V, 2) are row and column of each corner [px]. RequestError if the path has no
+    length.
     """
     sides = np.hypot(*np.diff(np.asarray(vertices, float), axis=0).T)
     at_corner = np.concatenate([[0.0], np.cumsum(sides)])

@@ -52,10 +52,7 @@ PHASE = "rad"
 def optical_path_nm(phase: np.ndarray, wavelength_um: float) -> np.ndarray:
     """Optical path difference phi lambda / (2 pi) [nm] of a phase [rad] for a vacuum wavelength.
 
-    Raises
-    ------
-    OpticsError
-        A wavelength that is none.
+    OpticsError for a wavelength that is none.
     """
     check_optics(pixel_um=None, wavelength_um=wavelength_um, medium_index=None, na=None)
     return phase * (NM_PER_UM * wavelength_um / (2 * np.pi))

@@ -86,21 +86,9 @@ Planning = Generator[Progress, None, Outlook]
 
 
 def plan_next_image(frame: np.ndarray, plan: Plan, task: str) -> Planning:
-    """Expected errors of the next image, from one frame of this one.
+    """Expected errors of the next image, from one frame (P, Y, X) of this one, as measured.
 
-    Parameters
-    ----------
-    frame : ndarray of shape (P, Y, X)
-        As measured.
-    plan : Plan
-        Its optics.
-    task : str
-        Name of the task; see `TASKS`.
-
-    Raises
-    ------
-    RequestError
-        There is nothing to derive it from.
+    `task` is a name of `TASKS`. RequestError if there is nothing to derive the errors from.
     """
     part, background = middle_of(frame.shape[-2:], plan), plan.background
     if not isinstance(background, str):
@@ -177,14 +165,9 @@ class PhaseInformation:
         )
 
     def error(self, positions_um: Sequence[float], exposure: float = 1.0) -> float:
-        """Expected RMS error of the phase less its mean [rad].
+        """Expected RMS error of the phase less its mean [rad], with planes at these positions [um].
 
-        Parameters
-        ----------
-        positions_um : sequence of float
-            Of the planes [um].
-        exposure : float
-            Photons of each plane, in units of the present ones. The noise is that of photons.
+        `exposure` is the photons of each plane, in units of the present ones, whose noise counts.
         """
         like = torch.zeros(1, dtype=torch.float64)
         model = PhaseForwardModel.create(
@@ -251,14 +234,9 @@ def plan_planes(known: PhaseInformation, positions_um: Sequence[float]) -> Outlo
 
 
 def camera_transfer(psf: np.ndarray, shape: tuple[int, ...], upsampling: int) -> np.ndarray:
-    """Transfer function of a PSF and of the camera's pixel, on the real-FFT grid of an image.
+    """Transfer function of PSF and camera pixel, on the real-FFT grid of an image (Y, X).
 
-    Parameters
-    ----------
-    psf : ndarray of shape (S, S)
-        On a grid `upsampling` times as fine, sum 1.
-    shape : tuple of int
-        (Y, X) of the camera's image.
+    The PSF (S, S) has the sum 1, on a grid `upsampling` times as fine.
     """
     height, width = shape[0], shape[1]
     y, x = np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None, :]
@@ -273,15 +251,8 @@ def camera_transfer(psf: np.ndarray, shape: tuple[int, ...], upsampling: int) ->
 def fit_power(image: np.ndarray, transfer: np.ndarray, noise: float) -> tuple[float, float]:
     """Amplitude A and exponent a of the power A f^-a of an object, by maximum likelihood.
 
-    The power of the image at frequency f [cycles/px] is A f^-a |H|^2 + noise (Whittle). Frequency
-    zero is left out.
-
-    Parameters
-    ----------
-    image : ndarray of shape (Y, X)
-    transfer : ndarray of shape (Y, X // 2 + 1)
-    noise : float
-        Variance of a pixel.
+    The power of the image (Y, X) at frequency f [cycles/px] is A f^-a |H|^2 + noise (Whittle), with
+    the transfer H (Y, X // 2 + 1) and the variance of a pixel. Frequency zero is left out.
     """
     window = np.outer(np.hanning(image.shape[0]), np.hanning(image.shape[1]))
     window /= np.sqrt(np.square(window).mean())  # keeps the power of noise
@@ -309,14 +280,8 @@ def frequencies(shape: tuple[int, ...]) -> np.ndarray:
 def plan_exposure(counts: np.ndarray, transfer: np.ndarray, noise: CameraNoise) -> Outlook:
     """Expected errors of a linear deconvolution of a fluorescence image, with other exposures.
 
-    The error is that of the light on the camera's grid, in counts at the present exposure.
-
-    Parameters
-    ----------
-    counts : ndarray of shape (Y, X)
-        Above the dark level.
-    transfer : ndarray of shape (Y, X // 2 + 1)
-    noise : CameraNoise
+    The error is that of the light on the camera's grid, in counts at the present exposure. Counts
+    (Y, X) are above the dark level; the transfer has the shape (Y, X // 2 + 1).
 
     Raises
     ------

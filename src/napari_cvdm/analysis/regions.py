@@ -79,13 +79,7 @@ def suggest_regions(
 
 
 def triangle_threshold(image: np.ndarray, trusted: np.ndarray) -> float:
-    """The threshold of `suggest_regions`, of an image that is smoothed a little.
-
-    Raises
-    ------
-    RequestError
-        Nothing stands out.
-    """
+    """The threshold of `suggest_regions`, with its RequestError, of a smoothed image."""
     from skimage.filters import threshold_triangle
 
     smooth = ndimage.gaussian_filter(image.astype(float), SMOOTHING_PX)

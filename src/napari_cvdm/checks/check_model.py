@@ -66,20 +66,11 @@ class Comparison:
         return float(squares.sum(dtype=np.float64) / max(1, count.sum()) / self.freedom)
 
     def local_chi2(self, valid: np.ndarray) -> np.ndarray:
-        """Local chi-squared, chi2(x) = G(s) / G(n).
+        """Local chi-squared (Y, X), float32: chi2(x) = G(s) / G(n), 0 where no pixel counts.
 
         s is the sum of r^2 over n counted planes, G a Gaussian of `LOCAL_PX`. It shows where
         the reconstruction and the measured image differ. For unit normals in P planes it is 1 with
         standard deviation 1 / (LOCAL_PX sqrt(2 pi P)).
-
-        Parameters
-        ----------
-        valid : ndarray of shape (Y, X), bool
-
-        Returns
-        -------
-        ndarray of shape (Y, X), float32
-            At least 0, dimensionless; 0 where no pixel counts.
         """
         squares, count = self._sums(valid)
         weighted = count * (squares / np.maximum(count, 1))
@@ -268,22 +259,10 @@ BLOCK_PX = 1024
 
 
 def by_blocks(function: Callable[[Tensor], Tensor], image: np.ndarray, margin: int) -> np.ndarray:
-    """Apply a local function to images (..., Y, X), block by block.
+    """Apply a local function to images (..., Y, X), block by block: (..., y, x), float64.
 
-    So a large image needs no transform of its own size.
-
-    Parameters
-    ----------
-    function : callable
-        Takes a block with its margin (mirrored at the image's border), float32, and returns the
-        (..., y, x) inside the margin.
-    image : ndarray of shape (..., Y, X)
-    margin : int
-        As far as the function looks [px].
-
-    Returns
-    -------
-    ndarray of shape (..., y, x), float64
+    So a large image needs no transform of its own size. The function takes a block with its margin
+    [px] (mirrored at the image's border), float32, and returns what is inside the margin.
     """
     around = [(0, 0)] * (image.ndim - 2) + [(margin, margin)] * 2
     padded = torch.from_numpy(np.pad(np.asarray(image, dtype=np.float32), around, mode="symmetric"))

@@ -311,16 +311,9 @@ def describe_estimate(chi2: float | None, outside: float | None) -> str:
 
 
 def verdict(chi2: float | None, limit: float, unexplained: float | None, reason: str) -> str:
-    """The outcome in a sentence.
+    """The outcome in a sentence, with `unexplained` of `ForwardCheck`.
 
-    Parameters
-    ----------
-    chi2 : float or None
-        Reduced chi-squared; None where there is none.
-    unexplained : float or None
-        See `ForwardCheck`.
-    reason : str
-        Why there is none.
+    `reason` says why there is no reduced chi-squared.
     """
     if chi2 is None:
         return (
@@ -368,7 +361,8 @@ def squirrel(image: np.ndarray, reference: np.ndarray, upsampling: int) -> Squir
 
     For a blur G the best linear scaling leaves RSE(G) = sd(reference) sqrt(1 - RSP(G)^2), so the
     blur of least error is that of largest correlation. By Parseval's theorem all correlations
-    follow from one transform of each image.
+    follow from one transform of each image. RSP is 0, and RSE the contrast of the reference, where
+    either image is flat.
 
     Parameters
     ----------
@@ -378,11 +372,6 @@ def squirrel(image: np.ndarray, reference: np.ndarray, upsampling: int) -> Squir
         The measured image, upsampled to the same grid.
     upsampling : int
         Fine pixels for one camera pixel along an axis.
-
-    Returns
-    -------
-    Squirrel
-        RSP is 0, and RSE the contrast of the reference, where either image is flat.
     """
     middle = middle_slices(image.shape, LARGEST_PX)
     image, reference = image[middle], reference[middle]

@@ -151,13 +151,7 @@ class TrainingDistribution:
         held_out: Sequence[np.ndarray],
         images: tuple[str, ...] = ("signal",),
     ) -> "TrainingDistribution":
-        """From the vectors (W, K) of fields, the threshold from others.
-
-        Raises
-        ------
-        ValueError
-            Too few fields.
-        """
+        """From the vectors (W, K) of fields, the threshold from others; ValueError for too few."""
         rows = np.concatenate(list(fields))
         if len(rows) <= rows.shape[1] or not held_out:
             raise ValueError(
@@ -217,14 +211,9 @@ class TrainingDistribution:
 def distribution_warnings(
     frames: Sequence[np.ndarray], training: TrainingDistribution | None, name: str
 ) -> tuple[str, ...]:
-    """One sentence where frames are unlike the training data.
+    """One sentence where frames, each with its vectors (W, K), are unlike the training data.
 
-    Parameters
-    ----------
-    frames : sequence of ndarray of shape (W, K)
-        Vectors of each frame.
-    name : str
-        Of the model.
+    `name` is that of the model.
     """
     if training is None:
         return ()

@@ -104,20 +104,9 @@ def quality_flag(
 ) -> QualityFlag:
     """The quality flag of a result.
 
-    Parameters
-    ----------
-    grave : sequence of str
-        Reasons that forbid quantification.
-    guesses : sequence of str
-        What had to be guessed. It forbids quantification, but it does not change the colour.
-    warnings : sequence of str
-        Other reasons to doubt.
-
-    Returns
-    -------
-    QualityFlag
-        Red with a grave reason. Else amber with a warning, or a check that failed or was not
-        possible. Else green.
+    It is red with a grave reason, which forbids quantification. Else it is amber with a warning, or
+    a check that failed or was not possible. Else it is green. Guesses forbid quantification, too,
+    but they do not change the colour.
     """
     grave, doubts = [*grave, *unexplained(check)], [*warnings]
     if not check.explained:
@@ -209,16 +198,9 @@ class RunChecks:
         unusable: Sequence[str],
         estimated: Sequence[Mapping[str, Any]],
     ) -> QualityFlag:
-        """The quality flag of the result.
+        """The quality flag of the result, from all reasons to doubt.
 
-        Parameters
-        ----------
-        warnings : sequence of str
-            All reasons to doubt.
-        unusable : sequence of str
-            Those that leave no pixel.
-        estimated : sequence of mapping
-            What was estimated from each frame.
+        `unusable` are those that leave no pixel. `estimated` was estimated from each frame.
         """
         grave = (*optics_warnings(self._plan, self._card), *contradicted(self._plan), *unusable)
         others = [one for one in warnings if one not in grave]

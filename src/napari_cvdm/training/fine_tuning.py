@@ -124,14 +124,8 @@ def fine_tuning_recipe(
 ) -> Recipe:
     """The recipe of a fine-tuning; what is not said is as the model was made.
 
-    Parameters
-    ----------
-    name : str
-        Of the new model.
-    card : ModelCard
-        Of the model to start from.
-    **plan
-        Entries of `Plan`; numbers of steps may be left out where a time is to decide them.
+    `name` is that of the new model, `card` that of the model to start from. `plan` are entries of
+    `Plan`; numbers of steps may be left out where a time is to decide them.
 
     Raises
     ------

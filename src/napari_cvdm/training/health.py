@@ -71,14 +71,8 @@ def schedule_findings(
 ) -> tuple[Finding, ...]:
     """Whether the schedule degenerates, does not reach the prior, or is too sharp or too smooth.
 
-    Parameters
-    ----------
-    rate : Tensor of any shape
-        lambda(x) of some field; `pixel_wise`, if it may differ from pixel to pixel.
-    clock : Module
-        t -> T, T', T''.
-    share_done : float
-        In [0, 1], of the stage's steps.
+    `rate` is lambda(x) of some field, of any shape; it is `pixel_wise`, if it may differ from pixel
+    to pixel. The clock is t -> T, T', T''. `share_done` of the stage's steps is in [0, 1].
     """
     times = torch.linspace(1 / CURVE_POINTS, 1, CURVE_POINTS, device=rate.device)
     value, speed, acceleration = clock(times)

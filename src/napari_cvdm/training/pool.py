@@ -269,14 +269,9 @@ class FieldPool:
         self._one_at_a_time = Lock()  # the next batch is made while one is learned from
 
     def batch(self, step: int, count: int, side: int, part: slice = slice(None)) -> Batch:
-        """Random patches for one step, turned and mirrored, or a part of them.
+        """Random patches for one step, turned and mirrored, with a side in input pixels.
 
-        Parameters
-        ----------
-        count, side : int
-            Number of patches, and their side [input pixels].
-        part : slice
-            Of the `count` patches. The others are chosen, but neither made nor cut.
+        `part` is a slice of the `count` patches. The others are chosen, but neither made nor cut.
         """
         oldest = int(step * self._rate)
         rng = np.random.default_rng((self._seed, step))

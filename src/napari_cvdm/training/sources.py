@@ -334,14 +334,9 @@ class Split:
 
 
 def held_out_views(views: Sequence[str], share: float, seed: int) -> frozenset[str]:
-    """Fields of view to hold out: at least one, never all, chosen by the seed.
+    """Fields of view to hold out: a share in (0, 1), at least one, never all, chosen by the seed.
 
-    Parameters
-    ----------
-    views : sequence of str
-        One for each field; fields of one view stay together.
-    share : float
-        In (0, 1), of the views.
+    `views` has the view of each field; fields of one view stay together.
 
     Raises
     ------

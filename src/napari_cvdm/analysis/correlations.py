@@ -42,15 +42,9 @@ class ResultFrame:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ErrorBySpread:
-    """Error against spread in bins of equally many pixels, from the smallest spread to the largest.
+    """Error against spread in B bins of equally many pixels, the smallest spread first; all (B,).
 
-    Parameters
-    ----------
-    spread : ndarray of shape (B,)
-        Root mean square of the spread in each bin.
-    error : ndarray of shape (B,)
-        Root mean square of the error in each bin; equal to `spread` for an honest spread.
-    pixels : ndarray of shape (B,), int
+    Both are root mean squares over the pixels of a bin, and equal for an honest spread.
     """
 
     spread: np.ndarray = field(repr=False)
@@ -94,10 +88,7 @@ class Correlations:
 class Interval:
     """A mean over fields and its bootstrap interval.
 
-    Parameters
-    ----------
-    mean, low, high : float
-        NaN without fields; low and high NaN with fewer than two.
+    All are NaN without fields; `low` and `high` are NaN with fewer than two.
     """
 
     mean: float

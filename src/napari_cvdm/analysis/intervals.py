@@ -27,15 +27,8 @@ LEAST_SHARE = 0.5  # of the samples: a width that fewer of them have gets no int
 class CredibleInterval:
     """The interval that holds the truth with probability `level`, if the spread is right.
 
-    Parameters
-    ----------
-    low, high : float
-        In the unit of the result.
-    level : float
-        In (0, 1).
-    calibrated : bool
-        Whether the factor was fitted on held-out pairs. If not, the factor is that of a normal
-        distribution.
+    It is in the unit of the result. If it is `calibrated`, its factor was fitted on held-out pairs.
+    If not, the factor is that of a normal distribution.
     """
 
     low: float
@@ -48,11 +41,7 @@ class CredibleInterval:
 class SampleHistogram:
     """How the posterior samples are spread at one pixel.
 
-    Parameters
-    ----------
-    edges : ndarray of shape (B + 1,)
-        In the unit of the result.
-    counts : ndarray of shape (B,), int
+    The edges (B + 1,) of the counts (B,) are in the unit of the result.
     """
 
     edges: np.ndarray = field(repr=False)

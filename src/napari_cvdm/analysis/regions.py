@@ -102,16 +102,8 @@ class SampledOutlines:
 
     A pixel above the threshold belongs to the nearest region, if it is connected with it and not
     farther than `REACH_PX`. What was corrected by hand stays: pixels that were added are in every
-    outline, pixels that were erased in none.
-
-    Parameters
-    ----------
-    regions : ndarray of shape (Y, X), int
-    image : ndarray of shape (Y, X)
-        In which the threshold made the regions.
-    threshold : float
-        In the unit of the image.
-    trusted : ndarray of shape (Y, X), bool
+    outline, pixels that were erased in none. The threshold, in the unit of the image, made the
+    regions in the image. All arrays are (Y, X).
     """
 
     def __init__(

@@ -18,12 +18,9 @@ SHOWN_TIMES = (0.05, 0.95)  # beta and the log-SNR run off to large numbers at t
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ScheduleMaps:
-    """gamma, beta and half log-SNR at every time of a clock, as dask arrays.
+    """gamma, beta and half log-SNR at every time of a clock, dimensionless.
 
-    Parameters
-    ----------
-    gamma, beta, half_log_snr : dask array of shape (K, ..., Y, X), float32
-        Dimensionless; one chunk for each time and frame.
+    Each is a dask array (K, ..., Y, X), float32, with one chunk for each time and frame.
     """
 
     gamma: Any = field(repr=False)
@@ -33,14 +30,7 @@ class ScheduleMaps:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ScheduleCurves:
-    """The schedule of one pixel, or its mean over a region.
-
-    Parameters
-    ----------
-    times, gamma, beta, half_log_snr : ndarray of shape (K,)
-    pixels : int
-        How many pixels were averaged.
-    """
+    """The schedule at K times, of one pixel or averaged over the pixels of a region; all (K,)."""
 
     times: np.ndarray = field(repr=False)
     gamma: np.ndarray = field(repr=False)
@@ -51,14 +41,9 @@ class ScheduleCurves:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class RegionCurves:
-    """Mean schedules of regions.
+    """Mean schedules by number of the region.
 
-    Parameters
-    ----------
-    curves : mapping of int to ScheduleCurves
-        By number of the region.
-    found : int
-        How many regions there are, also where only the first of them were averaged.
+    `found` is how many regions there are, also where only the first of them were averaged.
     """
 
     curves: Mapping[int, ScheduleCurves] = field(repr=False)

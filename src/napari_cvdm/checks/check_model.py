@@ -143,14 +143,7 @@ def sharp_to_seen(
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class CountsCheckModel:
-    """A fluorescence image, of which nothing is known but its noise.
-
-    Parameters
-    ----------
-    measured : ndarray of shape (Y, X)
-        Counts above the dark level.
-    valid : ndarray of shape (Y, X), bool
-    """
+    """Counts above the dark level (Y, X), of which nothing is known but their noise."""
 
     measured: np.ndarray = field(repr=False)
     noise: CameraNoise

@@ -127,10 +127,7 @@ CHECK_MODELS: dict[str, MakeCheckModel] = {
 class ForwardCheckAccumulator:
     """Takes up a reconstruction frame by frame and sample by sample, and checks it.
 
-    Parameters
-    ----------
-    earlier : Reconstruction, optional
-        The result that this one goes on from.
+    `earlier` is the result that this one goes on from.
     """
 
     def __init__(self, plan: Plan, card: ModelCard, earlier: Reconstruction | None) -> None:

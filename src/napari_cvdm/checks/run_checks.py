@@ -138,15 +138,9 @@ def with_quality_flag(provenance: Provenance, flag: QualityFlag) -> Provenance:
 class RunChecks:
     """Takes frames, samples and means, and checks them, as `ForwardCheckAccumulator` does.
 
-    It also checks whether the frames are out of distribution.
-
-    Parameters
-    ----------
-    earlier : Reconstruction, optional
-        What this one goes on from.
-    check : bool
-        Whether anything is compared with the measured image. A preview of one step is not compared,
-        because its mean is a regression.
+    It also checks whether the frames are out of distribution. `earlier` is what this one goes on
+    from. Without `check` nothing is compared with the measured image. A preview of one step is not
+    compared, because its mean is a regression.
     """
 
     def __init__(

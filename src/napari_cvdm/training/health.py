@@ -49,14 +49,8 @@ FAILURES = {
 class Finding:
     """Something about a training that its user should know.
 
-    Parameters
-    ----------
-    name : str
-        Of the failure.
-    value, threshold : float
-        What was found, and where the failure begins.
-    advice : str
-        What it means and what to try, one sentence or two.
+    It is the name of a failure, the value that was found, the threshold where the failure begins,
+    and one sentence or two of what it means and what to try.
     """
 
     name: str

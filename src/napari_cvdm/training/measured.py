@@ -40,15 +40,8 @@ class PairError(RequestError):
 class MeasuredFields:
     """A finite source of fields.
 
-    Parameters
-    ----------
-    entries : sequence of PairEntry
-    task : str
-        Name of the task.
-    register : bool
-        Whether a truth that lies beside its image is moved onto it.
-    seed : int
-        Chooses the order of each pass, and the noise of blank fields.
+    With `register`, a truth that lies beside its image is moved onto it. The seed chooses the order
+    of each pass, and the noise of blank fields.
     """
 
     def __init__(

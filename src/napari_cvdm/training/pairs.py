@@ -59,12 +59,7 @@ class Pair:
 class PairEntry:
     """A pair that is still in its files.
 
-    Parameters
-    ----------
-    view : str
-        The field of view of the pair. Frames of one file stay together when fields are held out.
-    load : callable
-        () -> Pair.
+    Pairs of one field of view, as the frames of a file, stay together when fields are held out.
     """
 
     view: str

@@ -285,25 +285,23 @@ def read_recipe(path: str | Path) -> Recipe:
             "example."
         ) from None
     try:
-        task = values.get("task")
+        task, folder = values.get("task"), path.parent
         if task not in TASKS:
-            raise RequestError(f"{path}: task is {task!r}; allowed are {', '.join(TASKS)}.")
+            raise RequestError(f"task is {task!r}; allowed are {', '.join(TASKS)}.")
         start = None
         if "start" in values:
-            start = InitialModel(**_known(InitialModel, values.pop("start"), "start", path))
-        network = _read_network(values, start, task, path)
-        looked = _known(Validation, values.pop("validation", {}), "validation", path)
+            start = _make(InitialModel, values.pop("start"), "start", folder)
         parts: dict[str, Any] = {
             "start": start,
-            "network": network,
-            "validation": Validation(**looked),
-            **_read_data(values, task, path),
-            "plan": Plan(**_known(Plan, values.pop("plan", {}), "plan", path)),
+            "network": _read_network(values, start, task, folder),
+            "validation": _make(Validation, values.pop("validation", {}), "validation", folder),
+            **_read_data(values, task, folder),
+            "plan": _make(Plan, values.pop("plan", {}), "plan", folder),
         }
-        return Recipe(**_known(Recipe, values, "top level", path), **parts)
-    except RequestError as error:
-        # The checks of the parts do not know the file; those of this module name it.
-        raise RequestError(f"{path}: {str(error).removeprefix(f'{path}: ')}") from None
+        recipe: Recipe = _make(Recipe, values, "top level", folder, **parts)
+        return recipe
+    except RequestError as error:  # the checks of the parts do not know the file
+        raise RequestError(f"{path}: {error}") from None
     # What a wrong type makes happen in any of the dataclasses.
     except (TypeError, ValueError, LookupError, ArithmeticError, AttributeError) as error:
         raise RequestError(
@@ -311,20 +309,20 @@ def read_recipe(path: str | Path) -> Recipe:
         ) from None
 
 
-def _known(kind: type, values: dict[str, Any], section: str, path: Path) -> dict[str, Any]:
-    """The values of a section, if `kind` has all of them; RequestError else.
+def _make(kind: type, values: dict[str, Any], section: str, folder: Path, **parts: Any) -> Any:
+    """A `kind` of the values of a section and further parts; RequestError for unknown values.
 
     Files and folders that a recipe names are beside it, unless their paths are absolute.
     """
     if not isinstance(values, dict):
         raise RequestError(
-            f"{path}: {section} is {one_line(repr(values), 80)}; a section [{section}] is needed."
+            f"{section} is {one_line(repr(values), 80)}; a section [{section}] is needed."
         )
     allowed = {entry.name for entry in fields(kind)}
     unknown = sorted(set(values) - allowed)
     if unknown:
         raise RequestError(
-            f"{path}: [{section}] has {one_line(', '.join(unknown))}; allowed are "
+            f"[{section}] has {one_line(', '.join(unknown))}; allowed are "
             f"{', '.join(sorted(allowed))}."
         )
     found: dict[str, Any] = {
@@ -332,25 +330,25 @@ def _known(kind: type, values: dict[str, Any], section: str, path: Path) -> dict
     }
     for name in PATHS:
         if isinstance(found.get(name), str) and found[name]:
-            found[name] = str(path.parent / found[name])
-    return found
+            found[name] = str(folder / found[name])
+    return kind(**found, **parts)
 
 
 def _read_network(
-    values: dict[str, Any], start: InitialModel | None, task: str, path: Path
+    values: dict[str, Any], start: InitialModel | None, task: str, folder: Path
 ) -> CVDMConfig:
     """The network of the recipe, or that of the model to start from."""
     if start is not None:
         if "network" in values:
             raise RequestError(
-                f"{path}: [network] and [start] are both given; the network is that of "
-                f"{start.model}, so leave [network] out."
+                f"[network] and [start] are both given; the network is that of {start.model}, so "
+                "leave [network] out."
             )
         card = read_card(model_folder(start.model))
         if card.task != task:
             raise RequestError(
-                f"{path}: [start] model {start.model} is for {card.task}, and the recipe for "
-                f"{task}; choose another model."
+                f"[start] model {start.model} is for {card.task}, and the recipe for {task}; "
+                "choose another model."
             )
         return card.config()
     section, parts = values.pop("network", {}), {}
@@ -358,33 +356,31 @@ def _read_network(
         if part in section:
             shape = section.pop(part)
             kind = DFCANConfig if "groups" in shape else UNetConfig
-            parts[part] = kind(**_known(kind, shape, f"network.{part}", path))
-    known: dict[str, Any] = {**_known(CVDMConfig, section, "network", path), **parts}
-    job = TASKS[task]
-    return CVDMConfig(**known, condition_channels=len(job.channels), upsampling=job.upsampling)
+            parts[part] = _make(kind, shape, f"network.{part}", folder)
+    parts |= {"condition_channels": len(TASKS[task].channels), "upsampling": TASKS[task].upsampling}
+    config: CVDMConfig = _make(CVDMConfig, section, "network", folder, **parts)
+    return config
 
 
-def _read_data(values: dict[str, Any], task: str, path: Path) -> dict[str, Any]:
+def _read_data(values: dict[str, Any], task: str, folder: Path) -> dict[str, Any]:
     """The source of pairs: one section of measured pairs, or a simulation with optional images."""
     named = [name for name in (*PAIRS, "simulation") if name in values]
     if len(named) > 1 or ("clean" in values and set(named) & set(PAIRS)):
         raise RequestError(
-            f"{path}: {' and '.join(f'[{name}]' for name in named)} are both given; one says where "
-            "pairs come from."
+            f"{' and '.join(f'[{name}]' for name in named)} are both given; one says where pairs "
+            "come from."
         )
     if named and named[0] in PAIRS:
-        pairs = PAIRS[named[0]]
-        return {"pairs": pairs(**_known(pairs, values.pop(named[0]), named[0], path))}
+        return {"pairs": _make(PAIRS[named[0]], values.pop(named[0]), named[0], folder)}
     kind, section = RANGES[task], values.pop("simulation", {})
     drawn = {entry.name for entry in fields(kind) if isinstance(entry.default, tuple)}
     for name, value in section.items():
         if name in drawn and isinstance(value, float):
             section[name] = [value, value]  # a number that is known is a range of no width
-    found: dict[str, Any] = {"simulation": kind(**_known(kind, section, "simulation", path))}
-    if "clean" in values:
-        found["clean"] = CleanImages(**_known(CleanImages, values.pop("clean"), "clean", path))
-    if "solved" in values:
-        found["solved"] = SolvedFields(**_known(SolvedFields, values.pop("solved"), "solved", path))
+    found = {"simulation": _make(kind, section, "simulation", folder)}
+    for name, other in (("clean", CleanImages), ("solved", SolvedFields)):
+        if name in values:
+            found[name] = _make(other, values.pop(name), name, folder)
     return found
 
 

@@ -9,6 +9,7 @@ fields that took no part in the fit. So one in a hundred ordinary images is call
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -95,9 +96,7 @@ def windows(images: np.ndarray) -> list[np.ndarray]:
         range(0, size - side + 1, side) for size, side in zip(images.shape[1:], sides, strict=True)
     ]
     parts = [
-        images[:, top : top + sides[0], left : left + sides[1]]
-        for top in starts[0]
-        for left in starts[1]
+        images[:, top : top + sides[0], left : left + sides[1]] for top, left in product(*starts)
     ]
     parts = parts[:: max(1, len(parts) // MOST_WINDOWS)]
     contrast = np.array([part[0].std() for part in parts])

@@ -82,8 +82,7 @@ class SimulatedFields:
 
     def blank(self, index: int) -> TrainingField:
         """Make one with nothing in it."""
-        draw = _no_phase if isinstance(self.ranges, PhaseRanges) else _no_structure
-        return FIELDS[self.ranges.task](self.ranges, self.seed * SEED_STRIDE + index, draw)
+        return FIELDS[self.ranges.task](self.ranges, self.seed * SEED_STRIDE + index, _draw_nothing)
 
 
 def _phase_field(ranges: PhaseRanges, seed: int, draw: DrawPhase | None) -> TrainingField:
@@ -106,14 +105,9 @@ FIELDS: dict[str, MakeField] = {
 """How each task makes a field: (ranges, seed, what draws the object or None) -> field."""
 
 
-def _no_phase(
-    rng: np.random.Generator, shape: tuple[int, int], ranges: PhaseRanges, pixel_um: float
-) -> np.ndarray:
-    return np.zeros(shape)
-
-
-def _no_structure(rng: np.random.Generator, side: int, pixel_um: float) -> Tensor:
-    return torch.zeros(side, side)
+def _draw_nothing(rng: np.random.Generator, size: Any, *optics: Any) -> np.ndarray | Tensor:
+    """An empty phase of a shape, or no emitters on a square of a side."""
+    return np.zeros(size) if isinstance(size, tuple) else torch.zeros(size, size)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -208,27 +208,23 @@ def measure_objects(
     relative = result.unit == PHASE or result.above_background
     medium = find_medium(result, regions) if relative else None
     labels, images = np.setdiff1d(regions, 0), result.images()
-    # A phase is known but for a constant, which each sample draws anew.
-    levels = [0.0 if medium is None else float(np.median(image[medium])) for image in images]
-    outlines = [regions] * len(images)
+
+    def find_level(image: np.ndarray) -> float:
+        return 0.0 if medium is None else float(np.median(image[medium]))
+
+    sampled, height = None, 0.0
     if threshold is not None and len(images) > 1:
         sampled = SampledOutlines(regions, result.image, threshold, result.trusted_pixels())
-        # The threshold keeps its height above the medium of each sample.
-        zero = 0.0 if medium is None else float(np.median(result.image[medium]))
-        outlines = [
-            sampled.find(image, threshold - zero + level)
-            for image, level in zip(images, levels, strict=True)
-        ]
-    pixels = np.stack(
-        [np.bincount(one.ravel(), minlength=labels[-1] + 1)[labels] for one in outlines]
-    )
-    sums = np.stack(
-        [
-            ndimage.sum_labels(image.astype(float) - level, one, labels)
-            for image, level, one in zip(images, levels, outlines, strict=True)
-        ]
-    )
-    found = zip(labels, pixels.T, sums.T, _place_remarks(result, regions, labels), strict=True)
+        height = threshold - find_level(result.image)  # the same above the medium of each sample
+    pixels, sums = [], []
+    for image in images:
+        # A phase is known but for a constant, which each sample draws anew.
+        level = find_level(image)
+        outlines = regions if sampled is None else sampled.find(image, height + level)
+        pixels.append(np.bincount(outlines.ravel(), minlength=labels[-1] + 1)[labels])
+        sums.append(ndimage.sum_labels(image.astype(float) - level, outlines, labels))
+    remarks = _place_remarks(result, regions, labels)
+    found = zip(labels, np.transpose(pixels), np.transpose(sums), remarks, strict=True)
     return tuple(_object_measure(result, alpha_um3_per_pg, *one) for one in found)
 
 

@@ -237,8 +237,9 @@ class WidefieldCheckModel(CountsCheckModel):
         def cost(extra: float) -> float:
             return middle.compare(inner, float(extra)).chi2(middle.valid)
 
-        tolerance = {"xatol": BLUR_TOLERANCE}
-        found = minimize_scalar(cost, bounds=(0, widest), method="bounded", options=tolerance)
+        found = minimize_scalar(
+            cost, bounds=(0, widest), method="bounded", options={"xatol": BLUR_TOLERANCE}
+        )
         return float(found.x)
 
 

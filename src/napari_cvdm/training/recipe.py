@@ -137,14 +137,9 @@ class Plan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InitialModel:
-    """The model that a fine-tuning begins with.
+    """The model that a fine-tuning begins with: a shipped name, or the folder of a checkpoint.
 
-    Parameters
-    ----------
-    model : str
-        A shipped name, or the folder of a checkpoint.
-    part : {"all", "denoiser", "schedule"}
-        What is trained. All but `all` leave the regression mean as it is.
+    `part` is what is trained, one of `PARTS`. All but "all" leave the regression mean as it is.
     """
 
     model: str

@@ -47,12 +47,8 @@ Parts = list[tuple[Batch, NoiseDraw]]
 class Session:
     """One training, in one of its processes.
 
-    Attributes
-    ----------
-    offset : int
-        Steps of the stages before: data go on from stage to stage, they do not begin anew.
-    start : Score or None
-        Of the model that a fine-tuning begins with.
+    `start` is the score of the model that a fine-tuning begins with. `offset` is the number of
+    steps of the stages before: data go on from stage to stage, they do not begin anew.
     """
 
     def __init__(

@@ -61,12 +61,8 @@ READY = ("channels", "initial_estimate", "truth")
 class SimulatedFields:
     """Fields of a simulation; index i is that of the seed `seed * SEED_STRIDE + i`.
 
-    Parameters
-    ----------
-    draws : sequence of callable
-        What is in the fields, by turns; random objects where there are none.
-    count : int, optional
-        Fields that are learned from again and again; None for new ones without end.
+    `draws` put something into the fields, by turns; without any, random objects do. `count` fields
+    are learned from again and again; None is for new ones without end.
     """
 
     ranges: Ranges
@@ -235,12 +231,9 @@ def _check_record(folder: Path, made_of: dict[str, Any]) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SolvedFields:
-    """``[solved]``: fields that were simulated and inverted before.
+    """``[solved]``: a folder of fields that were simulated and inverted before.
 
-    Parameters
-    ----------
-    folder : str
-        With one NPZ file for each field, as ``napari-cvdm simulate --solved`` writes them.
+    Each is one NPZ file, as ``napari-cvdm simulate --solved`` writes them.
     """
 
     folder: str
@@ -281,13 +274,7 @@ class SolvedSource:
 class CleanImages:
     """``[clean]``: sharp fluorescence images, or phase maps [rad].
 
-    The microscope of ``[simulation]`` degrades them.
-
-    Parameters
-    ----------
-    folder : str
-    pixel_um : float, optional
-        Where the files do not say.
+    The microscope of ``[simulation]`` degrades them. `pixel_um` is for files that do not say it.
     """
 
     folder: str

@@ -121,15 +121,10 @@ class DiffusionObjective(nn.Module):
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Stage:
-    """What differs between the stages.
+    """What differs between the stages "mean" and "diffusion".
 
-    Parameters
-    ----------
-    name : {"mean", "diffusion"}
-    objective : Module
-        (batch, draw) -> terms.
-    routes : Routes
-        Which term gives which parameters their gradient.
+    The objective is (batch, draw) -> terms. The routes say which term gives which parameters their
+    gradient.
     """
 
     name: str

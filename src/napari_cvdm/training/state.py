@@ -45,13 +45,9 @@ COLUMNS = (
 class TrainingState:
     """A saved moment.
 
-    Parameters
-    ----------
-    progress : dict
-        Plain values: `stage`, `step` (done in it), `counts` of the stage, and what the training
-        knows of its start.
-    tensors : dict of str to Tensor
-        Prefixed ``network.``, ``average.``, ``best.`` and ``optimiser.<index>.``.
+    Its plain values are `stage`, `step` (done in it), `counts` of the stage, and what the training
+    knows of its start. The tensors are ``network.``, ``average.``, ``best.`` and
+    ``optimiser.<index>.``.
     """
 
     progress: dict[str, Any]

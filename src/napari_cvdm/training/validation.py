@@ -198,12 +198,7 @@ def pool_errors(sums: np.ndarray, samples: int) -> Score:
 class ScheduleNow:
     """The schedule on the patches that were just learned from.
 
-    Parameters
-    ----------
-    rates : tuple of float
-        lambda of the pixels at 5, 50 and 95 %, rising.
-    clock : ClockCurve
-        gamma(t) = exp(-lambda T(t)) of each of them.
+    The rates are lambda of the pixels at 5, 50 and 95 %, each with gamma(t) = exp(-lambda T(t)).
     """
 
     rates: tuple[float, float, float]

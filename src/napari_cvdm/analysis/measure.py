@@ -258,7 +258,7 @@ def _object_measure(
     no_interval = NO_SAMPLES if result.samples is None else ONE_SAMPLE
     return ObjectMeasure(
         label=int(label),
-        # An outline that was drawn is the same in all samples: its area has no interval.
+        # A drawn outline is the same in all samples: its area has no interval.
         area_um2=Estimate(value=float(area[0])) if np.ptp(pixels) == 0 else estimate(area),
         mean=mean,
         total=estimate(sums),

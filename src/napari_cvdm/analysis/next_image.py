@@ -187,7 +187,7 @@ def mean_of_spectrum(power: np.ndarray, width: int) -> float:
     It is the variance of a pixel about the mean.
     """
     columns = np.full(power.shape[1], 2.0)
-    # A column of a real FFT stands for two frequencies, but not the first and an even last.
+    # Columns of a real FFT count twice, except the first and an even last.
     columns[0] = 1.0
     if width % 2 == 0:
         columns[-1] = 1.0

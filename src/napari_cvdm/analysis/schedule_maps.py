@@ -121,7 +121,7 @@ def shown_ranges(rate: np.ndarray, clock: ClockCurve) -> dict[str, tuple[float, 
     `rate` is all of the map or a part. It is zero in frames that were not begun, which do not
     count.
     """
-    # The bound of lambda is above 0, so 0 is a frame that was not begun.
+    # Lambda has a bound above 0, so 0 means a frame not begun.
     begun = rate[rate > 0]
     low, high = (float(begun.min()), float(begun.max())) if begun.size else (1.0, 1.0)
     inside = [

@@ -217,7 +217,7 @@ class WidefieldCheckModel(CountsCheckModel):
             shape = (block.shape[0], block.shape[1])
             transfer = sharp_to_seen(shape, psf.to(block.dtype), period_px, self.own_sigma_px)
             transfer = transfer * gaussian_transfer(shape, extra**0.5, block)
-            # Counts are those of a camera pixel: the mean of its fine pixels, not their sum.
+            # Counts are those of a camera pixel: the mean of its fine pixels.
             binned = bin_pixels(blur(block, transfer), self.upsampling)
             return binned[MARGIN_PX:-MARGIN_PX, MARGIN_PX:-MARGIN_PX] / self.upsampling**2
 

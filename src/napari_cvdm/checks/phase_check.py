@@ -103,7 +103,7 @@ class PhaseCheckModel:
     def noisy(self) -> bool:
         """Whether there is noise to compare with."""
         weight = self.fit.weight
-        # An image without noise has the weight of the least deviation that a plane may have.
+        # Without noise, an image has the weight of the least deviation of a plane.
         is_finite = bool(torch.isfinite(weight).all())
         return is_finite and float(weight.max()) < 0.99 / LEAST_DEVIATION**2
 
@@ -164,7 +164,7 @@ class PhaseCheckModel:
         (Hutchinson, Commun. Stat. Simul. Comput. 19, 433 (1990)).
         """
         fit, seen, inner = self.fit, self.fit.linearisation, self.inner
-        # One seed, and drawn on the CPU: a check has the same numbers on every device.
+        # One seed, on the CPU: a check has the same numbers on every device.
         generator = torch.Generator().manual_seed(0)
         white = torch.randn(fit.weight.shape, generator=generator, dtype=fit.weight.dtype)
         white = white.to(fit.weight)

@@ -83,7 +83,7 @@ def actin(rng: np.random.Generator, field: Field) -> Emitters:
 
 def _edges(rng: np.random.Generator, field: Field, cell_um: float) -> tuple[np.ndarray, np.ndarray]:
     """Ends of the edges of a jittered Voronoi diagram: two arrays (E, 2)."""
-    # Seeds around the field, too, since the rim of a Voronoi diagram is unlike its middle.
+    # Seeds lie around the field, too: the rim of a Voronoi diagram is different.
     margin = 3 * cell_um
     area = (field[0] + 2 * margin) * (field[1] + 2 * margin)
     seeds = rng.uniform(-margin, np.array(field) + margin, (max(8, int(area / cell_um**2)), 2))

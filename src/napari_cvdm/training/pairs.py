@@ -125,7 +125,7 @@ class Folders:
                 "frame needs its truth."
             )
         for index in product(*map(range, frames)):
-            # Frames of one file look alike: held out together, or the score would be too good.
+            # Frames of one file look alike: held out apart, the score would be too good.
             yield PairEntry(view=name, load=partial(self._load, name, measured, truth, index, task))
 
     def _open(self, measured: Path, truth: Path, task: str) -> tuple[ImageStack, ImageStack]:

@@ -275,7 +275,7 @@ class FieldPool:
         """
         oldest = int(step * self._rate)
         rng = np.random.default_rng((self._seed, step))
-        # Drawn for all patches, so that a part is the same part of the whole batch.
+        # Drawn for all patches, so that a part equals that part of the batch.
         chosen = rng.integers(self._size, size=count) + oldest
         blank = rng.uniform(size=count) < self._blank if self._blank else np.zeros(count, bool)
         seeds = rng.integers(2**32, size=count)

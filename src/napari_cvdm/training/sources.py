@@ -344,7 +344,7 @@ def split_simulation(
 ) -> Split:
     """A simulation, or clean images degraded by it; held-out fields have own seeds and images."""
     draws = clean.draws(ranges) if clean is not None else {}
-    # Other seeds are not enough: a held-out field would show an image that was learned from.
+    # Other seeds are not enough: a held-out field would show a learned image.
     kept = held_out_views(list(draws), share, seed) if draws else frozenset[str]()
     learned = tuple(draw for name, draw in draws.items() if name not in kept)
     unseen = tuple(draw for name, draw in draws.items() if name in kept)

@@ -88,10 +88,6 @@ def _measured(prepared: NetworkInput) -> dict[str, Any]:
     }
 
 
-def _same_grid_imaging(prepared: NetworkInput, plan: Plan, card: ModelCard) -> SameGridCheckModel:
-    return SameGridCheckModel(**_measured(prepared))
-
-
 def _widefield_imaging(prepared: NetworkInput, plan: Plan, card: ModelCard) -> WidefieldCheckModel:
     lens = prepared.lens
     if lens is None or lens.source == "assumed":
@@ -119,7 +115,7 @@ MakeCheckModel = Callable[[NetworkInput, Plan, ModelCard], Made]
 CHECK_MODELS: dict[str, MakeCheckModel] = {
     "phase-2shot": _phase_imaging,
     "widefield-x2": _widefield_imaging,
-    "denoise": _same_grid_imaging,
+    "denoise": lambda prepared, plan, card: SameGridCheckModel(**_measured(prepared)),
 }
 """Image formation of each task."""
 

@@ -52,13 +52,6 @@ def image_names(unit: str) -> tuple[str, ...]:
     return PHASE_IMAGES if unit == "rad" else ("signal",)
 
 
-def select_images(channels: np.ndarray, unit: str) -> np.ndarray:
-    """The images of `image_names` from a condition (C, Y, X): shape (I, Y, X)."""
-    if unit != "rad":
-        return channels[:1]
-    return channels[[CHANNELS.index(name) for name in PHASE_IMAGES]]
-
-
 def statistics(image: np.ndarray) -> np.ndarray:
     """The numbers named in `STATISTICS` of one image (Y, X), on logarithmic scales."""
     spread = float(image.std()) + TINY
@@ -116,7 +109,8 @@ def channel_vectors(channels: np.ndarray, unit: str) -> np.ndarray:
 
     There are none where the frame is too small.
     """
-    images = select_images(channels, unit).astype(np.float64)
+    chosen = [CHANNELS.index(name) for name in PHASE_IMAGES] if unit == "rad" else [0]
+    images = channels[chosen].astype(np.float64)
     if min(images.shape[1:]) < SMALLEST_PX:
         return np.zeros((0, len(images) * len(STATISTICS)))
     return np.stack(

@@ -23,7 +23,7 @@ from napari_cvdm.checks.check_model import (
     in_steps,
     middle_slices,
 )
-from napari_cvdm.checks.phase_check import PhaseCheckModel
+from napari_cvdm.checks.phase_check import LEAST_FREEDOM, PhaseCheckModel
 from napari_cvdm.core.microscope import OpticsError
 from napari_cvdm.core.plan import Plan
 from napari_cvdm.core.result import LEAST_CHI2, ForwardCheck, Reconstruction, compute_half_width
@@ -42,7 +42,6 @@ LEAST_STRUCTURE = 0.1  # of chi-squared, above the noise: less is no structure t
 LIMIT = 1.5
 # Samples of a frame. Their chi-squared is an average over many pixels, and each costs some fits.
 PHASES_IMAGED = 2
-LEAST_FREEDOM = 0.1  # share of the degrees of freedom that a mean leaves at least
 
 
 def forward_model_for(

@@ -24,7 +24,7 @@ MOST_STEPS = 40  # of conjugate gradients
 SMALLEST_GAIN = 0.005  # of chi-squared: the solution is good enough
 REACH_PX = 32  # how far a difference from the fit goes on outside the result
 RING_PX = 2
-LEAST_FREEDOM = 0.1
+LEAST_FREEDOM = 0.1  # share of the degrees of freedom that a fit to the noise leaves at least
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

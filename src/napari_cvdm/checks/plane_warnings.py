@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from napari_cvdm.checks.phase_check import count_fitted
+from napari_cvdm.checks.phase_check import LEAST_FREEDOM, count_fitted
 from napari_cvdm.core.plan import Plan
 from napari_cvdm.core.result import finished
 from napari_cvdm.inversion import Fit, log_evidence
@@ -160,7 +160,7 @@ def order_sentence(fit: Fit, plan: Plan) -> str:
 def is_doubtful(fit: Fit) -> bool:
     """Whether a fit misses the planes, or explains them by much absorption."""
     # A fit leaves only as much of the noise as it has degrees of freedom.
-    poor_chi2 = POOR_CHI2 * max(0.1, 1 - count_fitted(fit))
+    poor_chi2 = POOR_CHI2 * max(LEAST_FREEDOM, 1 - count_fitted(fit))
     return float(fit.chi2) > poor_chi2 or float(fit.laws.absorption) > MUCH_ABSORPTION
 
 

@@ -19,6 +19,7 @@ from unittest.mock import patch
 import numpy as np
 import tifffile
 
+from napari_cvdm.checks.check_model import in_steps
 from napari_cvdm.checks.forward_check import LIMIT, ForwardCheckAccumulator, forward_model_for
 from napari_cvdm.checks.plane_warnings import order_sentence, reverse_positions
 from napari_cvdm.checks.run_checks import RunChecks
@@ -92,7 +93,7 @@ def chi2(request: ReconstructionRequest, image: np.ndarray) -> float:
     task = TASKS[card.task]
     prepared = prepare_frame(request.image.frame(()), request, task)
     how = finished(forward_model_for(prepared, resolve(request, task), card))
-    return how.compare(image).chi2(how.valid)
+    return finished(in_steps(how.compare(image))).chi2(how.valid)
 
 
 def planted(

@@ -43,7 +43,7 @@ def imaging(request: ReconstructionRequest, card) -> PhaseCheckModel:
 
 
 def chi2(how: PhaseCheckModel, image: np.ndarray) -> float:
-    return how.compare(image).chi2(how.valid)
+    return finished(how.compare(image)).chi2(how.valid)
 
 
 def with_bump(phase: np.ndarray) -> np.ndarray:
@@ -91,7 +91,7 @@ def test_planted_faults_leave_more(optics, card):
 def test_local_chi2_marks_the_place_of_a_bump_that_is_not_there(card):
     taken = take_planes(OPTICS["symmetric"])
     how = imaging(taken.request(), card)
-    comparison = how.compare(with_bump(taken.phase))
+    comparison = finished(how.compare(with_bump(taken.phase)))
     found = comparison.local_chi2(how.valid)
     assert np.abs(np.array(np.unravel_index(found.argmax(), found.shape)) - BUMP).max() <= 3
     assert found.max() > 10
@@ -106,7 +106,7 @@ def test_pixels_that_were_not_measured_do_not_count(card):
     counts[0, 70:80, 50:70] = 0
     blank = np.full(SHAPE, 1e4)
     how = imaging(replace(taken, counts=counts.astype(np.uint16)).request(background=blank), card)
-    comparison = how.compare(taken.phase)
+    comparison = finished(how.compare(taken.phase))
     assert not how.counted[1, 30:50, 20:45].any() and not how.counted[0, 70:80, 50:70].any()
     assert how.valid.all()  # another plane has measured them
     assert not comparison.residual[~how.counted].any()
@@ -125,7 +125,7 @@ def test_a_region_is_the_part_of_the_whole(card):
         finished(draw_phases(whole.fit, 1, range(1)))[0][whole.fit.model.frame].numpy()
         + whole.fit.phase.numpy()
     )
-    found, expected = part.compare(draw[inner]), whole.compare(draw)
+    found, expected = finished(part.compare(draw[inner])), finished(whole.compare(draw))
     assert found.residual.shape == (2, bottom - top, right - left)
     core = (slice(None), slice(16, -16), slice(16, -16))
     assert np.std(found.residual[core] - expected.residual[:, *inner][core]) < 0.3

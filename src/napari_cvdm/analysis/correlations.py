@@ -13,7 +13,7 @@ from scipy import ndimage, stats
 
 from napari_cvdm.core.result import Progress
 
-MOST_PIXELS = 100_000
+MOST_PIXELS = 100_000  # of a frame: the ranks of more change a correlation by less than 0.01
 EDGE_PX = 1.0
 BINS = 10
 CONFIDENCE = 0.95
@@ -42,15 +42,9 @@ class ResultFrame:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ErrorBySpread:
-    """Error against spread in bins of equally many pixels, from the smallest spread to the largest.
+    """Error against spread in B bins of equally many pixels, the smallest spread first; all (B,).
 
-    Parameters
-    ----------
-    spread : ndarray of shape (B,)
-        Root mean square of the spread in each bin.
-    error : ndarray of shape (B,)
-        Root mean square of the error in each bin; equal to `spread` for an honest spread.
-    pixels : ndarray of shape (B,), int
+    Both are root mean squares over the pixels of a bin, and equal for an honest spread.
     """
 
     spread: np.ndarray = field(repr=False)
@@ -94,10 +88,7 @@ class Correlations:
 class Interval:
     """A mean over fields and its bootstrap interval.
 
-    Parameters
-    ----------
-    mean, low, high : float
-        NaN without fields; low and high NaN with fewer than two.
+    All are NaN without fields; `low` and `high` are NaN with fewer than two.
     """
 
     mean: float
@@ -116,6 +107,7 @@ def structure_of(mean: np.ndarray) -> np.ndarray:
 
 def spearman(first: np.ndarray, second: np.ndarray) -> float:
     """Spearman's rank correlation of two arrays of shape (N,), -1 to 1; NaN if one is constant."""
+    # SciPy returns NaN here as well, but with a warning.
     if np.ptp(first) == 0 or np.ptp(second) == 0:
         return float("nan")
     return float(stats.spearmanr(first, second).statistic)
@@ -129,15 +121,17 @@ def partial_correlation(first: np.ndarray, second: np.ndarray, given: np.ndarray
     """
     r12, r13, r23 = spearman(first, second), spearman(first, given), spearman(second, given)
     rest = (1 - r13**2) * (1 - r23**2)
+    # Rounding leaves a little where the third array decides one of the others.
     return (r12 - r13 * r23) / sqrt(rest) if rest > 1e-12 else float("nan")
 
 
-def error_by_spread(spread: np.ndarray, error: np.ndarray, bins: int = BINS) -> ErrorBySpread:
+def error_by_spread(spread: np.ndarray, error: np.ndarray) -> ErrorBySpread:
     """Root mean square error in bins of the spread that hold equally many pixels.
 
     There are fewer bins where many pixels have the same spread.
     """
-    inner = np.unique(np.quantile(spread, np.linspace(0, 1, bins + 1)))[1:-1]
+    # Equal spreads give equal quantiles, between which a bin would be empty.
+    inner = np.unique(np.quantile(spread, np.linspace(0, 1, BINS + 1)))[1:-1]
     places = np.searchsorted(inner, spread, side="right")
     pixels = np.bincount(places)
     filled = pixels > 0
@@ -163,7 +157,7 @@ def correlate_maps(
     yield Progress(stage="ranking pixels", done=0, total=2)
     where, usable = _chosen_pixels(frame, truth)
     rate, spread = frame.rate[where], frame.spread[where]
-    structure = structure_of(frame.mean)[where]
+    structure = structure_of(frame.mean)[where]  # a gradient needs the neighbours, too
     error = None
     if truth is not None:
         error = (frame.mean.astype(np.float64) - truth)[where]
@@ -195,9 +189,9 @@ def _chosen_pixels(
             "result."
         )
     arrays = (frame.mean, frame.spread, frame.rate, *(() if truth is None else (truth,)))
-    usable = np.flatnonzero(
-        frame.valid & np.logical_and.reduce([np.isfinite(array) for array in arrays])
-    )
+    # A truth may be NaN where it is not known.
+    finite = np.logical_and.reduce([np.isfinite(array) for array in arrays])
+    usable = np.flatnonzero(frame.valid & finite)
     if usable.size < 3:
         raise ValueError(
             f"{usable.size} valid pixels; at least 3 are needed to rank them. Look at the layer of "
@@ -205,6 +199,7 @@ def _chosen_pixels(
         )
     ranked = usable
     if usable.size > MOST_PIXELS:
+        # A fixed seed, so that a result has the same numbers whenever it is opened.
         ranked = np.random.default_rng(0).choice(usable, MOST_PIXELS, replace=False)
     rows, columns = np.unravel_index(ranked, frame.mean.shape)
     return (rows, columns), usable.size
@@ -269,21 +264,15 @@ def rank_correlations(
     gradient. ``rate-error given intensity`` is the correlation of what intensity does not explain,
     see `partial_correlation`.
     """
-    named = {
-        "rate": rate,
-        "spread": spread,
-        "error": error,
-        "intensity": intensity,
-        "structure": structure,
+    found = {
+        "rate-spread": spearman(rate, spread),
+        "rate-error": spearman(rate, error),
+        "spread-error": spearman(spread, error),
+        "structure-error": spearman(structure, error),
     }
-    ranks = {name: stats.rankdata(values) for name, values in named.items()}
-    pairs = (("rate", "spread"), ("rate", "error"), ("spread", "error"), ("structure", "error"))
-    found = {f"{first}-{second}": spearman(ranks[first], ranks[second]) for first, second in pairs}
-    for first in ("rate", "spread"):
-        for given in ("intensity", "structure"):
-            found[f"{first}-error given {given}"] = partial_correlation(
-                ranks[first], ranks["error"], ranks[given]
-            )
+    for name, values in (("rate", rate), ("spread", spread)):
+        for given, third in (("intensity", intensity), ("structure", structure)):
+            found[f"{name}-error given {given}"] = partial_correlation(values, error, third)
     return found
 
 
@@ -294,15 +283,13 @@ def over_fields(values: Sequence[float]) -> Interval:
     """
     known = np.array([value for value in values if np.isfinite(value)])
     mean = float(known.mean()) if known.size else float("nan")
+    # BCa has no answer for equal values, and warns.
     if known.size < 2 or np.ptp(known) == 0:
         end = mean if known.size > 1 else float("nan")
         return Interval(mean=mean, low=end, high=end, fields=known.size)
+    rng = np.random.default_rng(0)
     found = stats.bootstrap(
-        (known,),
-        np.mean,
-        n_resamples=RESAMPLES,
-        confidence_level=CONFIDENCE,
-        rng=np.random.default_rng(0),
+        (known,), np.mean, n_resamples=RESAMPLES, confidence_level=CONFIDENCE, rng=rng
     )
     low, high = (float(value) for value in found.confidence_interval)
     return Interval(mean=mean, low=low, high=high, fields=known.size)

@@ -27,15 +27,8 @@ LEAST_SHARE = 0.5  # of the samples: a width that fewer of them have gets no int
 class CredibleInterval:
     """The interval that holds the truth with probability `level`, if the spread is right.
 
-    Parameters
-    ----------
-    low, high : float
-        In the unit of the result.
-    level : float
-        In (0, 1).
-    calibrated : bool
-        Whether the factor was fitted on held-out pairs. If not, the factor is that of a normal
-        distribution.
+    It is in the unit of the result. If it is `calibrated`, its factor was fitted on held-out pairs.
+    If not, the factor is that of a normal distribution.
     """
 
     low: float
@@ -48,11 +41,7 @@ class CredibleInterval:
 class SampleHistogram:
     """How the posterior samples are spread at one pixel.
 
-    Parameters
-    ----------
-    edges : ndarray of shape (B + 1,)
-        In the unit of the result.
-    counts : ndarray of shape (B,), int
+    The edges (B + 1,) of the counts (B,) are in the unit of the result.
     """
 
     edges: np.ndarray = field(repr=False)
@@ -67,10 +56,9 @@ def pixel_interval(mean: float, spread: float, provenance: Mapping[str, Any]) ->
     held-out pairs was below `factor` times the spread, which counts as at least `floor`.
     """
     calibration = provenance.get("model", {}).get("calibration")
-    calibrated = isinstance(calibration, Mapping) and "factor" in calibration
-    level = float(calibration.get("level", LEVEL)) if calibrated else LEVEL
-    factor = float(calibration["factor"]) if calibrated else float(stats.norm.ppf((1 + level) / 2))
-    half_width = factor * max(spread, float(calibration.get("floor", 0.0)) if calibrated else 0.0)
+    known = calibration if isinstance(calibration, Mapping) else {}
+    factor, level, calibrated = interval_factor(None, known)
+    half_width = factor * max(spread, float(known.get("floor", 0.0)) if calibrated else 0.0)
     return CredibleInterval(
         low=mean - half_width, high=mean + half_width, level=level, calibrated=calibrated
     )
@@ -109,13 +97,18 @@ class Estimate:
     calibrated: bool = False
 
 
-def interval_factor(samples: int, calibration: Mapping[str, Any]) -> tuple[float, float, bool]:
+def interval_factor(
+    samples: int | None, calibration: Mapping[str, Any]
+) -> tuple[float, float, bool]:
     """Half-width over the standard deviation of N >= 2 samples, level, and if it is calibrated.
 
     The factor is that of a calibrated model, else that of a normal distribution with Student's t.
+    If N is None, the deviation is taken for exact.
     """
     if "factor" in calibration:
         return float(calibration["factor"]), float(calibration.get("level", LEVEL)), True
+    if samples is None:
+        return float(stats.norm.ppf((1 + LEVEL) / 2)), LEVEL, False
     return normal_factor(samples, LEVEL), LEVEL, False
 
 
@@ -177,31 +170,18 @@ class LineProfile:
     two_peaks: int = 0
 
 
-def points_along(vertices: np.ndarray, step: float = STEP_PX) -> tuple[np.ndarray, np.ndarray]:
-    """Points along a path, at even distances of at most `step`.
+def points_along(vertices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Points (K, 2) along a path, and the length to each (K,) [px], in steps of at most `STEP_PX`.
 
-    Parameters
-    ----------
-    vertices : ndarray of shape (V, 2)
-        Row and column of each corner [px].
-
-    Returns
-    -------
-    points : ndarray of shape (K, 2)
-    lengths : ndarray of shape (K,)
-        From the first corner [px].
-
-    Raises
-    ------
-    RequestError
-        The path has no length.
+    The vertices (V, 2) are row and column of each corner [px]. RequestError if the path has no
+    length.
     """
-    at_corner = np.concatenate(
-        [[0.0], np.cumsum(np.hypot(*np.diff(np.asarray(vertices, float), axis=0).T))]
-    )
+    sides = np.hypot(*np.diff(np.asarray(vertices, float), axis=0).T)
+    at_corner = np.concatenate([[0.0], np.cumsum(sides)])
     if len(vertices) < 2 or at_corner[-1] <= 0:
         raise RequestError("the line has no length; draw it from one point to another.")
-    lengths = np.linspace(0, at_corner[-1], int(np.ceil(at_corner[-1] / step - ROUNDING_PX)) + 1)
+    steps = int(np.ceil(at_corner[-1] / STEP_PX - ROUNDING_PX))  # rounding must not add a point
+    lengths = np.linspace(0, at_corner[-1], steps + 1)
     rows, columns = (np.interp(lengths, at_corner, vertices[:, axis]) for axis in (0, 1))
     return np.stack([rows, columns], axis=1), lengths
 
@@ -211,6 +191,7 @@ def box_around(points: np.ndarray, shape: tuple[int, ...]) -> tuple[slice, slice
 
     At least one pixel is in it.
     """
+    # Interpolation reads the neighbours of a point, and a slice ends before its end.
     first, last = np.floor(points.min(axis=0)) - 1, np.ceil(points.max(axis=0)) + 2
     rows, columns = (
         slice(min(max(int(start), 0), size - 1), min(max(int(stop), 1), size))
@@ -223,12 +204,10 @@ def values_along(image: np.ndarray, points: np.ndarray) -> np.ndarray:
     """An image (Y, X), interpolated linearly at points (K, 2); NaN outside of it."""
     last = np.array(image.shape) - 1.0
     inside = np.clip(points, 0, last)
+    # A point that only rounding put outside has the value of the border.
     near = np.where(np.abs(points - inside) < ROUNDING_PX, inside, points)
-    return np.asarray(
-        map_coordinates(
-            image.astype(np.float64), near.T, order=1, mode="constant", cval=float("nan")
-        )
-    )
+    grey = image.astype(np.float64)
+    return np.asarray(map_coordinates(grey, near.T, order=1, mode="constant", cval=np.nan))
 
 
 def peak_width(values: np.ndarray, step: float) -> float:
@@ -240,6 +219,7 @@ def peak_width(values: np.ndarray, step: float) -> float:
     if not places.size:
         return float("nan")
     best = int(np.argmax(properties["prominences"]))
+    # SciPy means half of the prominence, so the background under the peak does not count.
     (width,), *_ = peak_widths(values, places[[best]], rel_height=0.5)
     return float(width * step)
 
@@ -263,6 +243,7 @@ def peak_distance(values: np.ndarray, step: float) -> float:
 def _vertex(values: np.ndarray, place: int) -> float:
     before, here, after = values[place - 1 : place + 2]
     bend = before - 2 * here + after
+    # A flat top has no bend, and so no parabola.
     return place + (0.5 * (before - after) / bend if bend else 0.0)
 
 
@@ -303,17 +284,15 @@ def profile_along(
     inside = np.isfinite(values)
     if inside.sum() < 2:
         raise RequestError("the line misses the result; draw it over the image.")
-    drawn = None
+    drawn, deviation = None, None
     if samples is not None and len(samples) > 1:
         drawn = np.stack([values_along(sample, points) for sample in samples])
         values, deviation = drawn.mean(axis=0), drawn.std(axis=0, ddof=1)
-        factor, level, calibrated = interval_factor(len(drawn), known)
-    else:
-        deviation = None if spread is None else values_along(spread, points)
-        claimed = pixel_interval(0.0, 1.0, {"model": {"calibration": calibration}})
-        level, calibrated = claimed.level, claimed.calibrated
-        factor = float(known["factor"]) if calibrated else claimed.high
+    elif spread is not None:
+        deviation = values_along(spread, points)
+    factor, level, calibrated = interval_factor(None if drawn is None else len(drawn), known)
     half = None if deviation is None else factor * np.maximum(deviation, known.get("floor", 0.0))
+    # Each sample by itself: a mean of peaks that move is one wide peak.
     lines = [line[inside] for line in (drawn if drawn is not None else values[None])]
     widths, distances = (
         np.array([measure(line, step_um) for line in lines])

@@ -34,13 +34,13 @@ from napari_cvdm.core.result import Progress
 
 # Barer and Joseph (1954) give 0.18 mL/g for red and 0.20 mL/g for ultraviolet light.
 ALPHA_UM3_PER_PG = 0.18  # mL/g
-LEAST_ALPHA, MOST_ALPHA = 0.05, 0.5
+LEAST_ALPHA, MOST_ALPHA = 0.05, 0.5  # mL/g: proteins and cells have 0.18 to 0.20
 SMALLEST_MEDIUM_SHARE = 0.01
 CLIPPED_BEYOND = 3.0  # standard deviations of the medium
-CLIPPING_ROUNDS = 8
+CLIPPING_ROUNDS = 8  # ends the loop even if two sets of pixels alternate
 FLATNESS_RAD = 0.05  # what real medium still varies by
 NM_PER_UM = 1000.0
-QUANTIFY_NOT = "do not quantify"
+QUANTIFY_NOT = "do not quantify"  # what every warning about optics says, as a test holds
 NO_SAMPLES = "no interval: the posterior samples were not kept"
 ONE_SAMPLE = "no interval: one posterior sample has no spread"
 TOUCHING = "touches untrusted pixels ({share:.0%} of it): values and intervals may be far off"
@@ -52,10 +52,7 @@ PHASE = "rad"
 def optical_path_nm(phase: np.ndarray, wavelength_um: float) -> np.ndarray:
     """Optical path difference phi lambda / (2 pi) [nm] of a phase [rad] for a vacuum wavelength.
 
-    Raises
-    ------
-    OpticsError
-        A wavelength that is none.
+    OpticsError for a wavelength that is none.
     """
     check_optics(pixel_um=None, wavelength_um=wavelength_um, medium_index=None, na=None)
     return phase * (NM_PER_UM * wavelength_um / (2 * np.pi))
@@ -114,6 +111,7 @@ class ResultField:
                     f"{name} has {array.shape[-2:]} pixels, the result {self.image.shape}; both "
                     "must be of one reconstruction."
                 )
+        # A sum is not finite if one pixel is not, and needs no further array.
         if not np.isfinite(self.images().sum()):
             raise RequestError(
                 "some pixels of the result are no numbers; was this frame reconstructed to its "
@@ -205,30 +203,28 @@ def measure_objects(
             f"alpha is {alpha_um3_per_pg:g} um^3/pg; allowed is {LEAST_ALPHA:g} to {MOST_ALPHA:g}. "
             "For proteins and cells 0.18 to 0.20 is usual."
         )
+    # Before the median of the medium, which would be NaN without a pixel.
     check_regions(result, regions)
     relative = result.unit == PHASE or result.above_background
     medium = find_medium(result, regions) if relative else None
     labels, images = np.setdiff1d(regions, 0), result.images()
-    levels = [0.0 if medium is None else float(np.median(image[medium])) for image in images]
-    several = threshold is not None and len(images) > 1
-    outlines = [regions] * len(images)
-    if several and threshold is not None:
+
+    def find_level(image: np.ndarray) -> float:
+        return 0.0 if medium is None else float(np.median(image[medium]))
+
+    sampled, height = None, 0.0
+    if threshold is not None and len(images) > 1:
         sampled = SampledOutlines(regions, result.image, threshold, result.trusted_pixels())
-        zero = 0.0 if medium is None else float(np.median(result.image[medium]))
-        outlines = [
-            sampled.find(image, threshold - zero + level)
-            for image, level in zip(images, levels, strict=True)
-        ]
-    pixels = np.stack(
-        [np.bincount(one.ravel(), minlength=labels[-1] + 1)[labels] for one in outlines]
-    )
-    sums = np.stack(
-        [
-            ndimage.sum_labels(image.astype(float) - level, one, labels)
-            for image, level, one in zip(images, levels, outlines, strict=True)
-        ]
-    )
-    found = zip(labels, pixels.T, sums.T, _place_remarks(result, regions, labels), strict=True)
+        height = threshold - find_level(result.image)  # the same above the medium of each sample
+    pixels, sums = [], []
+    for image in images:
+        # A phase is known but for a constant, which each sample draws anew.
+        level = find_level(image)
+        outlines = regions if sampled is None else sampled.find(image, height + level)
+        pixels.append(np.bincount(outlines.ravel(), minlength=labels[-1] + 1)[labels])
+        sums.append(ndimage.sum_labels(image.astype(float) - level, outlines, labels))
+    remarks = _place_remarks(result, regions, labels)
+    found = zip(labels, np.transpose(pixels), np.transpose(sums), remarks, strict=True)
     return tuple(_object_measure(result, alpha_um3_per_pg, *one) for one in found)
 
 
@@ -246,34 +242,30 @@ def _object_measure(
         return estimate_from_samples(values, result.calibration)
 
     pixel_um2 = result.pixel_um**2
+    # A sample without the object adds nothing to its sum, but it has no mean.
     means = np.divide(sums, pixels, out=np.full(len(sums), np.nan), where=pixels > 0)
-    mean, fixed = estimate(means), bool((pixels == pixels[0]).all())
+    mean, area = estimate(means), pixels * pixel_um2
     optics: dict[str, Estimate] = {}
     if result.is_phase and result.wavelength_um is not None:
         optics["opd_nm"] = estimate(optical_path_nm(means, result.wavelength_um))
         optics["mass_pg"] = estimate(
             sums * result.wavelength_um * pixel_um2 / (2 * np.pi * alpha_um3_per_pg)
         )
-    gone = int((pixels == 0).sum())
+    if gone := int((pixels == 0).sum()):
+        remarks += (VANISHED.format(count=gone, samples=len(sums)),)
+    if result.unit == PHASE and mean.value < -FLATNESS_RAD:
+        remarks += (LIGHTER,)
+    no_interval = NO_SAMPLES if result.samples is None else ONE_SAMPLE
     return ObjectMeasure(
         label=int(label),
-        area_um2=Estimate(value=float(pixels[0] * pixel_um2))
-        if fixed
-        else estimate(pixels * pixel_um2),
+        # A drawn outline is the same in all samples: its area has no interval.
+        area_um2=Estimate(value=float(area[0])) if np.ptp(pixels) == 0 else estimate(area),
         mean=mean,
         total=estimate(sums),
         **optics,
         samples=0 if result.samples is None else len(sums),
-        why_no_interval=""
-        if len(sums) > 1
-        else NO_SAMPLES
-        if result.samples is None
-        else ONE_SAMPLE,
-        remarks=(
-            *remarks,
-            *((VANISHED.format(count=gone, samples=len(sums)),) if gone else ()),
-            *((LIGHTER,) if result.unit == PHASE and mean.value < -FLATNESS_RAD else ()),
-        ),
+        why_no_interval="" if len(sums) > 1 else no_interval,
+        remarks=remarks,
     )
 
 
@@ -329,6 +321,7 @@ def _place_remarks(
 ) -> list[tuple[str, ...]]:
     untrusted = ~result.trusted_pixels()
     at_edge = np.concatenate([regions[[0, -1]].ravel(), regions[:, [0, -1]].ravel()])
+    # Cells at untrusted pixels of the frame read up to twice their mass.
     touching = regions[ndimage.binary_dilation(untrusted)]
     shares = ndimage.mean(untrusted, regions, labels)
     return [
@@ -414,7 +407,7 @@ def measure_frames(
     for number, (frame, mask) in enumerate(frames, start=1):
         result = frame.read()
         regions = mask.read((result.image.shape[0], result.image.shape[1]))
-        if regions.any() or len(frames) == 1:
+        if regions.any() or len(frames) == 1:  # the only frame says itself that its mask is empty
             try:
                 objects = measure_objects(result, regions, alpha_um3_per_pg, mask.threshold)
             except RequestError as error:
@@ -482,7 +475,7 @@ def object_rows(
             **_mass_columns(one),
             **_columns("mean", one.mean),
             **_columns("sum", one.total),
-            **_optional_columns("mean_opd_nm", one.opd_nm),
+            **_columns("mean_opd_nm", one.opd_nm),
             "interval_level": one.mean.level,
             "interval_calibrated": one.mean.calibrated,
             "samples": one.samples,
@@ -494,13 +487,11 @@ def object_rows(
     ]
 
 
-def _columns(name: str, estimate: Estimate) -> dict[str, object]:
+def _columns(name: str, estimate: Estimate | None) -> dict[str, object]:
+    if estimate is None:
+        return {}
     ends = {f"{name}_low": estimate.low, f"{name}_high": estimate.high}
     return {name: estimate.value, **{end: "" if at is None else at for end, at in ends.items()}}
-
-
-def _optional_columns(name: str, estimate: Estimate | None) -> dict[str, object]:
-    return {} if estimate is None else _columns(name, estimate)
 
 
 def _mass_columns(one: ObjectMeasure) -> dict[str, object]:
@@ -548,6 +539,7 @@ def table_text(rows: Sequence[Mapping[str, object]], delimiter: str = ",") -> st
     With a tab as `delimiter`, the text can be pasted into a spreadsheet.
     """
     text = io.StringIO()
+    # csv would end lines with CR LF.
     writer = csv.DictWriter(text, list(rows[0]), delimiter=delimiter, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)

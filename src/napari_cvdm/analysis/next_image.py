@@ -12,6 +12,7 @@ frequencies leave open. It holds no error of the model, and no network is part o
 
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import count
 
 import numpy as np
 import torch
@@ -20,8 +21,8 @@ from scipy.optimize import minimize
 from napari_cvdm.core.microscope import DEFOCUS_LIMIT_UM, SMALLEST_DISTANCE_UM, Microscope
 from napari_cvdm.core.plan import Plan
 from napari_cvdm.core.request import RequestError
-from napari_cvdm.core.result import Progress
-from napari_cvdm.inversion import Fit, PhasePrior
+from napari_cvdm.core.result import Progress, map_steps
+from napari_cvdm.inversion import Fit
 from napari_cvdm.inversion.gauss_newton import SPECTRUM_SHARE
 from napari_cvdm.inversion.priors import LocalPrecision, weak_normal
 from napari_cvdm.physics.camera import CameraNoise
@@ -85,62 +86,38 @@ Planning = Generator[Progress, None, Outlook]
 
 
 def plan_next_image(frame: np.ndarray, plan: Plan, task: str) -> Planning:
-    """Expected errors of the next image, from one frame of this one.
+    """Expected errors of the next image, from one frame (P, Y, X) of this one, as measured.
 
-    Parameters
-    ----------
-    frame : ndarray of shape (P, Y, X)
-        As measured.
-    plan : Plan
-        Its optics.
-    task : str
-        Name of the task; see `TASKS`.
-
-    Raises
-    ------
-    RequestError
-        There is nothing to derive it from.
+    `task` is a name of `TASKS`. RequestError if there is nothing to derive the errors from.
     """
-    part = middle_of(frame.shape[-2:], plan)
-    background = plan.background
-    plan = replace(
-        plan,
-        region=None,
-        background=background if isinstance(background, str) else background[..., *part],
+    part, background = middle_of(frame.shape[-2:], plan), plan.background
+    if not isinstance(background, str):
+        background = background[..., *part]
+    plan = replace(plan, region=None, background=background)
+    number = count(1)
+    prepared = yield from map_steps(
+        TASKS[task].prepare(frame[..., *part], plan),
+        lambda stage: Progress(stage=stage, done=next(number), total=0),
     )
-    steps = TASKS[task].prepare(frame[..., *part], plan)
-    done = 0
-    while True:
-        try:
-            stage = next(steps)
-        except StopIteration as end:
-            prepared = end.value
-            break
-        done += 1
-        yield Progress(stage=stage, done=done, total=0)
     if plan.defocus_um is not None and isinstance(prepared.posterior, PhasePosterior):
         known = PhaseInformation.of_fit(prepared.posterior.fit, plan)
         return plan_planes(known, plan.positions_um)
-    if prepared.lens is None or prepared.counts is None or prepared.noise is None:
+    counts, noise, lens = prepared.counts, prepared.noise, prepared.lens
+    if lens is None or counts is None or noise is None:
         raise RequestError(NO_LENS)
-    return plan_exposure(
-        prepared.counts,
-        camera_transfer(prepared.lens.psf, prepared.counts.shape, prepared.upsampling),
-        prepared.noise,
-    )
+    transfer = camera_transfer(lens.psf, counts.shape, prepared.upsampling)
+    return plan_exposure(counts, transfer, noise)
 
 
 def middle_of(shape: tuple[int, ...], plan: Plan) -> tuple[slice, slice]:
     """Rows and columns of the middle of what a plan asks for, at most `LARGEST_PX` a side."""
-    ends = (0, shape[0], 0, shape[1]) if plan.region is None else plan.region
-    rows, columns = (
-        slice(
-            max(first, (first + last - LARGEST_PX) // 2),
-            max(first, (first + last - LARGEST_PX) // 2) + min(LARGEST_PX, last - first),
-        )
-        for first, last in (ends[:2], ends[2:])
-    )
-    return rows, columns
+    top, bottom, left, right = plan.region or (0, shape[0], 0, shape[1])
+
+    def middle(first: int, last: int) -> slice:
+        start = max(first, (first + last - LARGEST_PX) // 2)
+        return slice(start, start + min(LARGEST_PX, last - first))
+
+    return middle(top, bottom), middle(left, right)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -170,18 +147,15 @@ class PhaseInformation:
         model = PhaseForwardModel.create(
             shape, plan.positions_um, plan.microscope, like=fit.model.terms
         )
-        prior, frame = fit.laws.prior(model), fit.model.frame
-        local = fit.prior.local
-        own = PhasePrior(
-            spectrum=prior.spectrum
-            if local is None
-            else torch.stack([prior.spectrum[0], SPECTRUM_SHARE * prior.spectrum[1]]),
-            illumination=prior.illumination,
-            flat=None if fit.prior.flat is None else fit.prior.flat[frame],
-            local=None
-            if local is None
-            else LocalPrecision(gradient=local.gradient[frame], curvature=local.curvature[frame]),
-        )
+        own, frame = fit.laws.prior(model), fit.model.frame
+        if (flat := fit.prior.flat) is not None:
+            own = replace(own, flat=flat[frame])
+        if (local := fit.prior.local) is not None:
+            # As the fit does: the local prior takes the place of most of the spectrum.
+            spectrum = torch.stack([own.spectrum[0], SPECTRUM_SHARE * own.spectrum[1]])
+            gradient, curvature = local.gradient[frame], local.curvature[frame]
+            inside = LocalPrecision(gradient=gradient, curvature=curvature)
+            own = replace(own, spectrum=spectrum, local=inside)
         return cls(
             shape=shape,
             precision=torch.stack([own.spectrum[0], own.phase_precision()]).double().cpu(),
@@ -191,14 +165,9 @@ class PhaseInformation:
         )
 
     def error(self, positions_um: Sequence[float], exposure: float = 1.0) -> float:
-        """Expected RMS error of the phase less its mean [rad].
+        """Expected RMS error of the phase less its mean [rad], with planes at these positions [um].
 
-        Parameters
-        ----------
-        positions_um : sequence of float
-            Of the planes [um].
-        exposure : float
-            Photons of each plane, in units of the present ones. The noise is that of photons.
+        `exposure` is the photons of each plane, in units of the present ones, whose noise counts.
         """
         like = torch.zeros(1, dtype=torch.float64)
         model = PhaseForwardModel.create(
@@ -207,6 +176,7 @@ class PhaseInformation:
         weight = like.new_full((len(positions_um), *self.shape), self.weight * exposure)
         of_mu, mixed, of_phi = weak_normal(weight, model)
         of_mu, of_phi = of_mu + self.precision[0], of_phi + self.precision[1]
+        # The phase in the inverse of the 2 x 2 matrix of each frequency.
         variance = of_mu / (of_mu * of_phi - mixed.square())
         return mean_of_spectrum(variance.numpy(), self.shape[1]) ** 0.5
 
@@ -217,6 +187,7 @@ def mean_of_spectrum(power: np.ndarray, width: int) -> float:
     It is the variance of a pixel about the mean.
     """
     columns = np.full(power.shape[1], 2.0)
+    # Columns of a real FFT count twice, except the first and an even last.
     columns[0] = 1.0
     if width % 2 == 0:
         columns[-1] = 1.0
@@ -263,20 +234,16 @@ def plan_planes(known: PhaseInformation, positions_um: Sequence[float]) -> Outlo
 
 
 def camera_transfer(psf: np.ndarray, shape: tuple[int, ...], upsampling: int) -> np.ndarray:
-    """Transfer function of a PSF and of the camera's pixel, on the real-FFT grid of an image.
+    """Transfer function of PSF and camera pixel, on the real-FFT grid of an image (Y, X).
 
-    Parameters
-    ----------
-    psf : ndarray of shape (S, S)
-        On a grid `upsampling` times as fine, sum 1.
-    shape : tuple of int
-        (Y, X) of the camera's image.
+    The PSF (S, S) has the sum 1, on a grid `upsampling` times as fine.
     """
     height, width = shape[0], shape[1]
     y, x = np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None, :]
     place = np.arange(psf.shape[0]) - psf.shape[0] // 2
     down = np.exp(-2j * np.pi * y * place / upsampling)  # (Y, S)
     right = np.exp(-2j * np.pi * place[:, None] * x / upsampling)  # (S, X // 2 + 1)
+    # The sum of u fine pixels, sin(pi f) / (u sin(pi f / u)).
     pixel = np.sinc(y) * np.sinc(x) / (np.sinc(y / upsampling) * np.sinc(x / upsampling))
     return np.asarray(np.abs(down @ psf @ right) * np.abs(pixel))
 
@@ -284,18 +251,11 @@ def camera_transfer(psf: np.ndarray, shape: tuple[int, ...], upsampling: int) ->
 def fit_power(image: np.ndarray, transfer: np.ndarray, noise: float) -> tuple[float, float]:
     """Amplitude A and exponent a of the power A f^-a of an object, by maximum likelihood.
 
-    The power of the image at frequency f [cycles/px] is A f^-a |H|^2 + noise (Whittle). Frequency
-    zero is left out.
-
-    Parameters
-    ----------
-    image : ndarray of shape (Y, X)
-    transfer : ndarray of shape (Y, X // 2 + 1)
-    noise : float
-        Variance of a pixel.
+    The power of the image (Y, X) at frequency f [cycles/px] is A f^-a |H|^2 + noise (Whittle), with
+    the transfer H (Y, X // 2 + 1) and the variance of a pixel. Frequency zero is left out.
     """
     window = np.outer(np.hanning(image.shape[0]), np.hanning(image.shape[1]))
-    window /= np.sqrt(np.square(window).mean())
+    window /= np.sqrt(np.square(window).mean())  # keeps the power of noise
     spectrum = np.fft.rfft2((image - image.mean()) * window)
     power = np.abs(spectrum).ravel()[1:] ** 2 / image.size
     log_f, passed = np.log(frequencies(image.shape)).ravel()[1:], transfer.ravel()[1:] ** 2
@@ -312,6 +272,7 @@ def fit_power(image: np.ndarray, transfer: np.ndarray, noise: float) -> tuple[fl
 def frequencies(shape: tuple[int, ...]) -> np.ndarray:
     """Size of each frequency [cycles/px] on a real-FFT grid; at zero that of half a wave."""
     size = np.hypot(np.fft.fftfreq(shape[0])[:, None], np.fft.rfftfreq(shape[1])[None, :])
+    # Finite, since a negative power of it is taken.
     size[0, 0] = 0.5 / max(shape)
     return np.asarray(size)
 
@@ -319,14 +280,8 @@ def frequencies(shape: tuple[int, ...]) -> np.ndarray:
 def plan_exposure(counts: np.ndarray, transfer: np.ndarray, noise: CameraNoise) -> Outlook:
     """Expected errors of a linear deconvolution of a fluorescence image, with other exposures.
 
-    The error is that of the light on the camera's grid, in counts at the present exposure.
-
-    Parameters
-    ----------
-    counts : ndarray of shape (Y, X)
-        Above the dark level.
-    transfer : ndarray of shape (Y, X // 2 + 1)
-    noise : CameraNoise
+    The error is that of the light on the camera's grid, in counts at the present exposure. Counts
+    (Y, X) are above the dark level; the transfer has the shape (Y, X // 2 + 1).
 
     Raises
     ------

@@ -26,12 +26,10 @@ def regions_on_grid(
     shape : tuple of int
         Of the new grid (Y, X); it is 0 outside `labels`.
     """
-    if (
-        labels.shape == shape
-        and np.allclose(matrix, np.eye(2), atol=1e-6)
-        and np.allclose(offset, 0, atol=1e-3)
-    ):
+    same = np.allclose(matrix, np.eye(2), atol=1e-6) and np.allclose(offset, 0, atol=1e-3)
+    if labels.shape == shape and same:
         return labels
+    # Labels are names: no value between two of them means anything.
     return np.asarray(
         ndimage.affine_transform(
             labels, matrix, offset, output_shape=shape, order=0, mode="grid-constant"
@@ -40,16 +38,13 @@ def regions_on_grid(
 
 
 def suggest_regions(
-    image: np.ndarray,
-    pixel_um: float,
-    trusted: np.ndarray | None = None,
-    smallest_um2: float = SMALLEST_UM2,
+    image: np.ndarray, pixel_um: float, trusted: np.ndarray | None = None
 ) -> np.ndarray:
     """Regions brighter than the background, by the triangle threshold, numbered from 1; int32.
 
     In a field that is mostly background, the triangle method cuts where the peak of the background
     ends. So the thin edge of a cell stays inside. Otsu's method cuts half-way up and would leave
-    out a tenth of the mass.
+    out a tenth of the mass. Regions of less than `SMALLEST_UM2` are left out.
 
     Parameters
     ----------
@@ -60,8 +55,6 @@ def suggest_regions(
     trusted : ndarray of shape (Y, X), bool, optional
         Other pixels do not count for the threshold. They belong to a region only if it encloses
         them.
-    smallest_um2 : float
-        Smaller regions are left out [um^2].
 
     Raises
     ------
@@ -75,24 +68,18 @@ def suggest_regions(
     trusted = np.ones(image.shape, bool) if trusted is None else trusted
     above = pixels_above(image, triangle_threshold(image, trusted), trusted)
     pieces, _ = ndimage.label(above)
-    kept = np.bincount(pieces.ravel()) * pixel_um**2 >= smallest_um2
-    kept[0] = False
+    kept = np.bincount(pieces.ravel()) * pixel_um**2 >= SMALLEST_UM2
+    kept[0] = False  # the background is no region
     if not kept.any():
         raise RequestError(
-            f"nothing of {smallest_um2:g} um^2 or more stands out from the background. Draw a "
+            f"nothing of {SMALLEST_UM2:g} um^2 or more stands out from the background. Draw a "
             "mask in a Labels or Shapes layer."
         )
     return np.asarray(ndimage.label(kept[pieces])[0], np.int32)
 
 
 def triangle_threshold(image: np.ndarray, trusted: np.ndarray) -> float:
-    """The threshold of `suggest_regions`, of an image that is smoothed a little.
-
-    Raises
-    ------
-    RequestError
-        Nothing stands out.
-    """
+    """The threshold of `suggest_regions`, with its RequestError, of a smoothed image."""
     from skimage.filters import threshold_triangle
 
     smooth = ndimage.gaussian_filter(image.astype(float), SMOOTHING_PX)
@@ -115,16 +102,8 @@ class SampledOutlines:
 
     A pixel above the threshold belongs to the nearest region, if it is connected with it and not
     farther than `REACH_PX`. What was corrected by hand stays: pixels that were added are in every
-    outline, pixels that were erased in none.
-
-    Parameters
-    ----------
-    regions : ndarray of shape (Y, X), int
-    image : ndarray of shape (Y, X)
-        In which the threshold made the regions.
-    threshold : float
-        In the unit of the image.
-    trusted : ndarray of shape (Y, X), bool
+    outline, pixels that were erased in none. The threshold, in the unit of the image, made the
+    regions in the image. All arrays are (Y, X).
     """
 
     def __init__(
@@ -135,6 +114,7 @@ class SampledOutlines:
         self._regions, self._trusted = regions, trusted
         self._nearest = expand_labels(regions, REACH_PX)
         found = self._connected(image, threshold)
+        # What differs from the outline of the threshold was drawn by hand.
         self._added, self._erased = (regions > 0) & ~found, found & (regions == 0)
 
     def _connected(self, image: np.ndarray, threshold: float) -> np.ndarray:
@@ -157,7 +137,7 @@ def structure_and_background(mean: np.ndarray, valid: np.ndarray) -> np.ndarray:
 
     usable = valid & np.isfinite(mean)
     labels = np.zeros(mean.shape, np.uint8)
-    if np.unique(mean[usable]).size > 1:
+    if np.unique(mean[usable]).size > 1:  # a constant is neither
         above = mean > threshold_otsu(mean[usable])
         labels[usable] = np.where(above, STRUCTURE, BACKGROUND)[usable]
     return labels

@@ -18,12 +18,9 @@ SHOWN_TIMES = (0.05, 0.95)  # beta and the log-SNR run off to large numbers at t
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ScheduleMaps:
-    """gamma, beta and half log-SNR at every time of a clock, as dask arrays.
+    """gamma, beta and half log-SNR at every time of a clock, dimensionless.
 
-    Parameters
-    ----------
-    gamma, beta, half_log_snr : dask array of shape (K, ..., Y, X), float32
-        Dimensionless; one chunk for each time and frame.
+    Each is a dask array (K, ..., Y, X), float32, with one chunk for each time and frame.
     """
 
     gamma: Any = field(repr=False)
@@ -33,14 +30,7 @@ class ScheduleMaps:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ScheduleCurves:
-    """The schedule of one pixel, or its mean over a region.
-
-    Parameters
-    ----------
-    times, gamma, beta, half_log_snr : ndarray of shape (K,)
-    pixels : int
-        How many pixels were averaged.
-    """
+    """The schedule at K times, of one pixel or averaged over the pixels of a region; all (K,)."""
 
     times: np.ndarray = field(repr=False)
     gamma: np.ndarray = field(repr=False)
@@ -51,14 +41,9 @@ class ScheduleCurves:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class RegionCurves:
-    """Mean schedules of regions.
+    """Mean schedules by number of the region.
 
-    Parameters
-    ----------
-    curves : mapping of int to ScheduleCurves
-        By number of the region.
-    found : int
-        How many regions there are, also where only the first of them were averaged.
+    `found` is how many regions there are, also where only the first of them were averaged.
     """
 
     curves: Mapping[int, ScheduleCurves] = field(repr=False)
@@ -68,28 +53,21 @@ class RegionCurves:
 def schedule_at(rate: Any, clock: ClockCurve, time: float) -> tuple[float, ScheduleMaps]:
     """The schedule of a rate map lambda(x) (..., Y, X) at the time of the clock nearest to `time`.
 
-    Maps with more axes than Y and X are computed frame by frame when they are looked at.
-
-    Returns
-    -------
-    float
-        That time.
-    ScheduleMaps
-        Of the shape of `rate`.
+    Returns that time, and maps of the shape of `rate`. Maps with more axes than Y and X are
+    computed frame by frame when they are looked at.
     """
     nearest = int(np.argmin(np.abs(np.array(clock.times) - time)))
     value, speed = clock.values[nearest], clock.speeds[nearest]
     if rate.ndim > 2:
         one = ClockCurve(times=(clock.times[nearest],), values=(value,), speeds=(speed,))
         many = schedule_maps(rate, one)
-        maps = ScheduleMaps(
-            gamma=many.gamma[0], beta=many.beta[0], half_log_snr=many.half_log_snr[0]
-        )
+        gamma, beta, level = many.gamma[0], many.beta[0], many.half_log_snr[0]
     else:  # without dask, which would import its clusters to choose among them
         frame = np.asarray(rate, np.float32)
-        gamma, level = _gamma(frame, np.float32(value)), _half_log_snr(frame, np.float32(value))
-        maps = ScheduleMaps(gamma=gamma, beta=_beta(frame, np.float32(speed)), half_log_snr=level)
-    return clock.times[nearest], maps
+        # float64 numbers of NumPy would make float64 maps.
+        gamma, beta = _gamma(frame, np.float32(value)), _beta(frame, np.float32(speed))
+        level = _half_log_snr(frame, np.float32(value))
+    return clock.times[nearest], ScheduleMaps(gamma=gamma, beta=beta, half_log_snr=level)
 
 
 def schedule_maps(rate: Any, clock: ClockCurve) -> ScheduleMaps:
@@ -98,6 +76,7 @@ def schedule_maps(rate: Any, clock: ClockCurve) -> ScheduleMaps:
     `rate` is a NumPy or dask array of shape (..., Y, X).
     """
     frames = da.asanyarray(rate).astype(np.float32, copy=False)
+    # A viewer asks for one frame at one time, which is then one chunk.
     frames = frames.rechunk((1,) * (frames.ndim - 2) + frames.shape[-2:])[None]
     along_t = (-1, *[1] * (frames.ndim - 1))
     values, speeds = (
@@ -112,6 +91,7 @@ def schedule_maps(rate: Any, clock: ClockCurve) -> ScheduleMaps:
 
 
 def _gamma(rate: np.ndarray, value: Any) -> np.ndarray:
+    # In place from here on: one slice costs the memory of one slice.
     exponent = rate * -value
     return np.exp(exponent, out=exponent)
 
@@ -141,6 +121,7 @@ def shown_ranges(rate: np.ndarray, clock: ClockCurve) -> dict[str, tuple[float, 
     `rate` is all of the map or a part. It is zero in frames that were not begun, which do not
     count.
     """
+    # Lambda has a bound above 0, so 0 means a frame not begun.
     begun = rate[rate > 0]
     low, high = (float(begun.min()), float(begun.max())) if begun.size else (1.0, 1.0)
     inside = [
@@ -148,6 +129,7 @@ def shown_ranges(rate: np.ndarray, clock: ClockCurve) -> dict[str, tuple[float, 
     ] or [len(clock.times) - 1]
     first, last = clock.values[inside[0]], clock.values[inside[-1]]
     noisiest, cleanest = _half_log_snr(np.array([high, low]), np.array([last, first])).tolist()
+    # Contrast limits must rise.
     level = (noisiest, cleanest) if noisiest < cleanest else (noisiest - 1, noisiest + 1)
     return {
         "gamma": (0.0, 1.0),

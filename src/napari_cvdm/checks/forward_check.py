@@ -20,16 +20,13 @@ from napari_cvdm.checks.check_model import (
     ForwardCheckModel,
     SameGridCheckModel,
     WidefieldCheckModel,
+    in_steps,
+    middle_slices,
 )
-from napari_cvdm.checks.phase_check import PhaseCheckModel
+from napari_cvdm.checks.phase_check import LEAST_FREEDOM, PhaseCheckModel
 from napari_cvdm.core.microscope import OpticsError
 from napari_cvdm.core.plan import Plan
-from napari_cvdm.core.result import (
-    LEAST_CHI2,
-    ForwardCheck,
-    Reconstruction,
-    compute_half_width,
-)
+from napari_cvdm.core.result import LEAST_CHI2, ForwardCheck, Reconstruction, compute_half_width
 from napari_cvdm.core.statistics import RunningMoments, carried_calibration, interior
 from napari_cvdm.models.checkpoint import ModelCard
 from napari_cvdm.physics.widefield import gaussian_transfer
@@ -37,6 +34,7 @@ from napari_cvdm.tasks import NetworkInput
 from napari_cvdm.tasks.phase_posterior import PhasePosterior
 from napari_cvdm.tasks.task import BORDER_PX, refine_mask
 
+# A check that fails or has no memory costs nobody the result.
 FAILURES = (ValueError, RuntimeError, MemoryError, ArithmeticError)
 LEAST_STRUCTURE = 0.1  # of chi-squared, above the noise: less is no structure to explain
 # Of chi-squared, for models whose card gives no limit. The unexplained part is then half as large
@@ -44,7 +42,6 @@ LEAST_STRUCTURE = 0.1  # of chi-squared, above the noise: less is no structure t
 LIMIT = 1.5
 # Samples of a frame. Their chi-squared is an average over many pixels, and each costs some fits.
 PHASES_IMAGED = 2
-LEAST_FREEDOM = 0.1  # share of the degrees of freedom that a mean leaves at least
 
 
 def forward_model_for(
@@ -61,8 +58,7 @@ def forward_model_for(
     """
     if card.task not in CHECK_MODELS:
         raise OpticsError(f"the image formation of the task {card.task} is not known")
-    made = CHECK_MODELS[card.task](prepared, plan, card)
-    how = (yield from made) if isinstance(made, Generator) else made
+    how = yield from in_steps(CHECK_MODELS[card.task](prepared, plan, card))
     if not how.noisy:
         raise OpticsError(
             "the image has no noise to compare with; give it as the camera measured it"
@@ -77,9 +73,7 @@ def _phase_imaging(
 ) -> Generator[str, None, PhaseCheckModel]:
     if not isinstance(prepared.posterior, PhasePosterior):
         raise OpticsError("the planes were not fitted as a whole")
-    return (
-        yield from PhaseCheckModel.create(prepared.posterior.fit, plan.positions_um, plan.region)
-    )
+    return PhaseCheckModel.create(prepared.posterior.fit, plan.positions_um, plan.region)
 
 
 def _measured(prepared: NetworkInput) -> dict[str, Any]:
@@ -93,10 +87,6 @@ def _measured(prepared: NetworkInput) -> dict[str, Any]:
     }
 
 
-def _same_grid_imaging(prepared: NetworkInput, plan: Plan, card: ModelCard) -> SameGridCheckModel:
-    return SameGridCheckModel(**_measured(prepared))
-
-
 def _widefield_imaging(prepared: NetworkInput, plan: Plan, card: ModelCard) -> WidefieldCheckModel:
     lens = prepared.lens
     if lens is None or lens.source == "assumed":
@@ -105,24 +95,26 @@ def _widefield_imaging(prepared: NetworkInput, plan: Plan, card: ModelCard) -> W
             "and --wavelength-um, or --psf"
         )
     simulated: Mapping[str, Any] = card.training.get("simulation") or {}
+    extra_sigma_px = 1.0
+    if "blur_periods" in simulated:
+        extra_sigma_px = simulated["blur_periods"][1] * lens.cutoff_px
+    # Truths of other kinds have an unknown width, which counts as none.
+    own_sigma_px = simulated.get("target_sigma_periods", 0.0) * lens.cutoff_px
     return WidefieldCheckModel(
         **_measured(prepared),
         lens=lens,
         upsampling=prepared.upsampling,
-        own_sigma_px=simulated.get("target_sigma_periods", 0.0)
-        * lens.cutoff_px,  # truths of other kinds have an unknown width
-        extra_sigma_px=simulated["blur_periods"][1] * lens.cutoff_px
-        if "blur_periods" in simulated
-        else 1.0,
+        own_sigma_px=own_sigma_px,
+        extra_sigma_px=extra_sigma_px,
     )
 
 
-Made = ForwardCheckModel | Generator[str, None, PhaseCheckModel]
+Made = ForwardCheckModel | Generator[str, None, ForwardCheckModel]
 MakeCheckModel = Callable[[NetworkInput, Plan, ModelCard], Made]
 CHECK_MODELS: dict[str, MakeCheckModel] = {
     "phase-2shot": _phase_imaging,
     "widefield-x2": _widefield_imaging,
-    "denoise": _same_grid_imaging,
+    "denoise": lambda prepared, plan, card: SameGridCheckModel(**_measured(prepared)),
 }
 """Image formation of each task."""
 
@@ -130,10 +122,7 @@ CHECK_MODELS: dict[str, MakeCheckModel] = {
 class ForwardCheckAccumulator:
     """Takes up a reconstruction frame by frame and sample by sample, and checks it.
 
-    Parameters
-    ----------
-    earlier : Reconstruction, optional
-        The result that this one goes on from.
+    `earlier` is the result that this one goes on from.
     """
 
     def __init__(self, plan: Plan, card: ModelCard, earlier: Reconstruction | None) -> None:
@@ -152,6 +141,7 @@ class ForwardCheckAccumulator:
         self._how: ForwardCheckModel | None = None
         self._fitted: Fitted | None = None
         self._seen = np.zeros(frames, dtype=int)
+        # Samples that were drawn before are checked already.
         before = None if earlier is None else earlier.forward
         if (
             earlier is not None
@@ -173,11 +163,8 @@ class ForwardCheckAccumulator:
         if isinstance(self._how, WidefieldCheckModel):
             self._estimate = prepared.estimate
             with suppress(*FAILURES):  # of the result itself it is said
-                self._estimate_chi2[index] = (
-                    replace(self._how, own_sigma_px=0.0)
-                    .compare(self._estimate)
-                    .chi2(self._how.valid)
-                )
+                comparison = replace(self._how, own_sigma_px=0.0).compare(self._estimate)
+                self._estimate_chi2[index] = comparison.chi2(self._how.valid)
 
     def see(self, sample: np.ndarray) -> Generator[str, None, None]:
         """Check one posterior sample of the frame (uY, uX).
@@ -193,45 +180,38 @@ class ForwardCheckAccumulator:
         except FAILURES as error:
             self._how, self._reason = None, f"the check failed ({error})"
             return
-        before, known = int(self._seen[self._index]), np.nan_to_num(self._sample_chi2[self._index])
-        self._seen[self._index] = before + 1
-        self._sample_chi2[self._index] = known + (comparison.chi2(self._how.valid) - known) / (
-            before + 1
-        )
+        index = self._index
+        self._seen[index] += 1
+        known = np.nan_to_num(self._sample_chi2[index])
+        more = (comparison.chi2(self._how.valid) - known) / int(self._seen[index])
+        self._sample_chi2[index] = known + more
 
     def end(self, moments: RunningMoments) -> Generator[str, None, None]:
         """The frame's samples (uY, uX) are all drawn."""
-        mean = moments.mean
+        mean, index = moments.mean, self._index
         if self._reference is not None:
-            upsampling = mean.shape[-1] // self._reference.shape[-1]
-            found = squirrel(
-                mean,
-                zoom(self._reference, upsampling, order=3, mode="nearest", grid_mode=True),
-                upsampling,
-            )
-            self._rsp[self._index], self._rse[self._index] = found.rsp, found.rse
+            times = mean.shape[-1] // self._reference.shape[-1]
+            # grid_mode: the edges of the pixels lie on each other, not their centres.
+            fine = zoom(self._reference, times, order=3, mode="nearest", grid_mode=True)
+            found = squirrel(mean, fine, times)
+            self._rsp[index], self._rse[index] = found.rsp, found.rse
         if self._how is not None:
             yield from self._end_compared(self._how, mean)
         if isinstance(self._how, WidefieldCheckModel) and self._estimate is not None:
             calibration = carried_calibration(
                 self._card.calibration, moments.count, self._plan.steps, self._plan.sampler
             )
-            outside = (
-                np.abs(mean - self._estimate)
-                > compute_half_width(calibration, np.sqrt(moments.variance))
-                if calibration
-                else None
-            )
-            self._estimate_outside[self._index] = (
-                np.nan
-                if outside is None
-                else outside[refine_mask(self._how.valid, self._how.upsampling)].mean()
-            )
+            if calibration:
+                half_width = compute_half_width(calibration, np.sqrt(moments.variance))
+                outside = np.abs(mean - self._estimate) > half_width
+                inner = refine_mask(self._how.valid, self._how.upsampling)
+                self._estimate_outside[index] = outside[inner].mean()
 
     def _end_compared(self, how: ForwardCheckModel, mean: np.ndarray) -> Generator[str, None, None]:
         try:
             comparison = yield from self._compare(how, mean)
-            empty = how.compare(np.zeros_like(mean), comparison.fitted)
+            # What an empty image leaves is the structure that there is to explain.
+            empty = yield from in_steps(how.compare(np.zeros_like(mean), comparison.fitted))
         except FAILURES as error:
             self._reason = f"the check failed ({error})"
             return
@@ -245,10 +225,8 @@ class ForwardCheckAccumulator:
         All fluorescence images of a frame came through the same blur. Absorption and surroundings
         belong to each phase.
         """
-        if isinstance(how, PhaseCheckModel):
-            comparison = yield from how.compare_in_steps(image)
-        else:
-            comparison = how.compare(image, None if self._card.unit == "rad" else self._fitted)
+        fitted = None if self._card.unit == "rad" else self._fitted
+        comparison = yield from in_steps(how.compare(image, fitted))
         self._fitted = comparison.fitted
         return comparison
 
@@ -264,43 +242,35 @@ class ForwardCheckAccumulator:
         return replace(comparison, freedom=comparison.freedom * max(LEAST_FREEDOM, 1 - fitted))
 
     def _keep(self, how: ForwardCheckModel, comparison: Comparison, empty: Comparison) -> None:
+        index, counted = self._index, comparison.counted
         if self._residual is None or self._local_chi2 is None:
             self._residual = np.zeros((*self._loops, *comparison.residual.shape), np.float32)
             self._local_chi2 = np.zeros((*self._loops, *how.valid.shape), np.float32)
-        self._residual[self._index], self._local_chi2[self._index] = (
-            comparison.residual,
-            comparison.local_chi2(how.valid),
-        )
-        self._chi2[self._index], self._gain[self._index] = (
-            comparison.chi2(how.valid),
-            comparison.gain,
-        )
-        self._empty_chi2[self._index] = empty.chi2(how.valid)
-        if comparison.counted is not None:
-            measured, predicted = (
-                how.measured[comparison.counted],
-                comparison.predicted[comparison.counted],
-            )
-            flat = measured.std() == 0 or predicted.std() == 0
-            self._rsp[self._index] = 0.0 if flat else np.corrcoef(measured, predicted)[0, 1]
-            self._rse[self._index] = np.sqrt(np.mean((measured - predicted) ** 2))
+        self._residual[index] = comparison.residual
+        self._local_chi2[index] = comparison.local_chi2(how.valid)
+        self._chi2[index], self._gain[index] = comparison.chi2(how.valid), comparison.gain
+        self._empty_chi2[index] = empty.chi2(how.valid)
+        if counted is not None:
+            measured, predicted = how.measured[counted], comparison.predicted[counted]
+            flat = measured.std() == 0 or predicted.std() == 0  # without a correlation
+            self._rsp[index] = 0.0 if flat else np.corrcoef(measured, predicted)[0, 1]
+            self._rse[index] = np.sqrt(np.mean((measured - predicted) ** 2))
 
     def result(self) -> ForwardCheck:
         """What was found."""
         axes = self._plan.image.loop_axes
-        chi2, empty, limit = _average(self._chi2), _average(self._empty_chi2), LIMIT
+        chi2, empty = _average(self._chi2), _average(self._empty_chi2)
         estimate_chi2, outside = _average(self._estimate_chi2), _average(self._estimate_outside)
-        unexplained = (
-            None
-            if chi2 is None or empty is None or empty - 1 < LEAST_STRUCTURE
-            else max(0.0, (chi2 - 1) / (empty - 1))
-        )
+        unexplained, said = None, ""
+        if chi2 is not None:
+            said = describe_estimate(estimate_chi2, outside)
+            if empty is not None and empty - 1 >= LEAST_STRUCTURE:
+                unexplained = max(0.0, (chi2 - 1) / (empty - 1))
+        axes += "PYX" if self._card.unit == "rad" else "YX"
         return ForwardCheck(
             residual=self._residual,
             local_chi2=self._local_chi2,
-            axes=""
-            if self._residual is None
-            else axes + ("PYX" if self._card.unit == "rad" else "YX"),
+            axes="" if self._residual is None else axes,
             chi2=chi2,
             unexplained=unexplained,
             frame_chi2=self._chi2,
@@ -308,11 +278,10 @@ class ForwardCheckAccumulator:
             gain=None if np.isnan(self._gain).all() else float(np.nanmedian(self._gain)),
             rsp=_average(self._rsp),
             rse=_average(self._rse),
-            limit=limit,
+            limit=LIMIT,
             estimate_chi2=estimate_chi2,
             estimate_outside=outside,
-            verdict=verdict(chi2, limit, unexplained, self._reason)
-            + ("" if chi2 is None else describe_estimate(estimate_chi2, outside)),
+            verdict=verdict(chi2, LIMIT, unexplained, self._reason) + said,
         )
 
 
@@ -327,25 +296,16 @@ def describe_estimate(chi2: float | None, outside: float | None) -> str:
     """
     if chi2 is None:
         return ""
-    share = (
-        ""
-        if outside is None
-        else f", and lies outside the calibrated interval in {outside:.0%} of the pixels"
-    )
+    share = ""
+    if outside is not None:
+        share = f", and lies outside the calibrated interval in {outside:.0%} of the pixels"
     return f" The deconvolution alone has chi-squared {chi2:.2f}{share}."
 
 
 def verdict(chi2: float | None, limit: float, unexplained: float | None, reason: str) -> str:
-    """The outcome in a sentence.
+    """The outcome in a sentence, with `unexplained` of `ForwardCheck`.
 
-    Parameters
-    ----------
-    chi2 : float or None
-        Reduced chi-squared; None where there is none.
-    unexplained : float or None
-        See `ForwardCheck`.
-    reason : str
-        Why there is none.
+    `reason` says why there is no reduced chi-squared.
     """
     if chi2 is None:
         return (
@@ -362,11 +322,9 @@ def verdict(chi2: float | None, limit: float, unexplained: float | None, reason:
             "Imaged again, it explains the measured image up to the noise (chi-squared "
             f"{chi2:.2f}, 1 expected)."
         )
-    share = (
-        ""
-        if unexplained is None
-        else f"; {min(unexplained, 9.99):.1%} of the structure is left over"
-    )
+    share = ""
+    if unexplained is not None:
+        share = f"; {min(unexplained, 9.99):.1%} of the structure is left over"
     return (
         f"Imaged again, it misses the measured image by more than noise (chi-squared {chi2:.3g}, 1 "
         f"expected{share}): see the local chi-squared."
@@ -395,7 +353,8 @@ def squirrel(image: np.ndarray, reference: np.ndarray, upsampling: int) -> Squir
 
     For a blur G the best linear scaling leaves RSE(G) = sd(reference) sqrt(1 - RSP(G)^2), so the
     blur of least error is that of largest correlation. By Parseval's theorem all correlations
-    follow from one transform of each image.
+    follow from one transform of each image. RSP is 0, and RSE the contrast of the reference, where
+    either image is flat.
 
     Parameters
     ----------
@@ -405,25 +364,15 @@ def squirrel(image: np.ndarray, reference: np.ndarray, upsampling: int) -> Squir
         The measured image, upsampled to the same grid.
     upsampling : int
         Fine pixels for one camera pixel along an axis.
-
-    Returns
-    -------
-    Squirrel
-        RSP is 0, and RSE the contrast of the reference, where either image is flat.
     """
-    image, reference = (values[_middle(values.shape)] for values in (image, reference))
+    middle = middle_slices(image.shape, LARGEST_PX)
+    image, reference = image[middle], reference[middle]
     own, other = (
-        torch.fft.fft2(
-            torch.from_numpy(np.asarray(values, dtype=np.float64) - float(np.mean(values)))
-        )
+        torch.fft.fft2(torch.from_numpy(np.asarray(values, np.float64) - float(np.mean(values))))
         for values in (image, reference)
     )
-    contrast, like = float(np.std(reference)), own.real
-    cross, power, shape = (
-        (own * other.conj()).real,
-        own.abs().square(),
-        (image.shape[0], image.shape[1]),
-    )
+    contrast, shape, like = float(np.std(reference)), (image.shape[0], image.shape[1]), own.real
+    cross, power = (own * other.conj()).real, own.abs().square()
     norm = float(other.abs().square().sum())
 
     def correlation(sigma: float) -> float:
@@ -439,8 +388,3 @@ def squirrel(image: np.ndarray, reference: np.ndarray, upsampling: int) -> Squir
     )
     rsp = correlation(float(found.x))
     return Squirrel(rsp=rsp, rse=contrast * max(0.0, 1 - rsp**2) ** 0.5, sigma_px=float(found.x))
-
-
-def _middle(shape: tuple[int, ...]) -> tuple[slice, ...]:
-    starts = [max(0, (size - LARGEST_PX) // 2) for size in shape]
-    return tuple(slice(start, start + LARGEST_PX) for start in starts)

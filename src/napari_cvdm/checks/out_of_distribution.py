@@ -9,6 +9,7 @@ fields that took no part in the fit. So one in a hundred ordinary images is call
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -32,8 +33,8 @@ OCTAVES = ((1 / 64, 1 / 32), (1 / 32, 1 / 16), (1 / 16, 1 / 8), (1 / 8, 1 / 4), 
 LOCAL_PX = 9  # odd, so that a window has a centre
 PERCENTILES = (10, 50, 90, 99)
 QUANTILE = 0.99
-TINY = 1e-6
-RIDGE = 1e-6
+TINY = 1e-6  # keeps logarithms of blank images finite
+RIDGE = 1e-6  # a statistic that never varies must leave the covariance invertible
 STATISTICS = (
     "noise over signal",
     "contrast",
@@ -51,36 +52,17 @@ def image_names(unit: str) -> tuple[str, ...]:
     return PHASE_IMAGES if unit == "rad" else ("signal",)
 
 
-def select_images(channels: np.ndarray, unit: str) -> np.ndarray:
-    """The images of `image_names` from a condition (C, Y, X): shape (I, Y, X)."""
-    return (
-        channels[[CHANNELS.index(name) for name in PHASE_IMAGES]] if unit == "rad" else channels[:1]
-    )
-
-
 def statistics(image: np.ndarray) -> np.ndarray:
     """The numbers named in `STATISTICS` of one image (Y, X), on logarithmic scales."""
     spread = float(image.std()) + TINY
-    local = (
-        np.sqrt(
-            np.clip(
-                uniform_filter(image**2, LOCAL_PX) - uniform_filter(image, LOCAL_PX) ** 2, 0, None
-            )
-        )
-        / spread
-    )
+    variance = uniform_filter(image**2, LOCAL_PX) - uniform_filter(image, LOCAL_PX) ** 2
+    # Rounding may make the variance of a constant negative.
+    local = np.sqrt(np.clip(variance, 0, None)) / spread
+    contrasts = np.log(np.percentile(local, PERCENTILES) + 1e-2)
     dark, middle, bright = (float(value) for value in np.percentile(image, (1, 50, 99)))
     asymmetry = (bright + dark - 2 * middle) / (bright - dark + TINY)
     noise = np.log(noise_sigma(image) / spread + TINY**0.5)
-    return np.array(
-        [
-            noise,
-            np.log(spread),
-            *octave_shares(image),
-            *np.log(np.percentile(local, PERCENTILES) + 1e-2),
-            asymmetry,
-        ]
-    )
+    return np.array([noise, np.log(spread), *octave_shares(image), *contrasts, asymmetry])
 
 
 def octave_shares(image: np.ndarray) -> np.ndarray:
@@ -90,14 +72,11 @@ def octave_shares(image: np.ndarray) -> np.ndarray:
     """
     window = np.outer(*(hann(size) for size in image.shape))
     power = np.abs(np.fft.fft2((image - image.mean()) * window)) ** 2
-    radius = np.hypot(
-        np.fft.fftfreq(image.shape[0])[:, None], np.fft.fftfreq(image.shape[1])[None, :]
-    )
+    y, x = (np.fft.fftfreq(size) for size in image.shape)
+    radius = np.hypot(y[:, None], x[None, :])
     total = float(power.sum()) + TINY**2
-    return np.log(
-        np.array([power[(radius >= low) & (radius < high)].sum() / total for low, high in OCTAVES])
-        + TINY
-    )
+    shares = [power[(radius >= low) & (radius < high)].sum() / total for low, high in OCTAVES]
+    return np.log(np.array(shares) + TINY)
 
 
 def windows(images: np.ndarray) -> list[np.ndarray]:
@@ -110,9 +89,7 @@ def windows(images: np.ndarray) -> list[np.ndarray]:
         range(0, size - side + 1, side) for size, side in zip(images.shape[1:], sides, strict=True)
     ]
     parts = [
-        images[:, top : top + sides[0], left : left + sides[1]]
-        for top in starts[0]
-        for left in starts[1]
+        images[:, top : top + sides[0], left : left + sides[1]] for top, left in product(*starts)
     ]
     parts = parts[:: max(1, len(parts) // MOST_WINDOWS)]
     contrast = np.array([part[0].std() for part in parts])
@@ -122,9 +99,9 @@ def windows(images: np.ndarray) -> list[np.ndarray]:
 def vectors_of(prepared: NetworkInput, unit: str) -> np.ndarray:
     """Statistics of a prepared frame, without what lies around it; see `channel_vectors`."""
     channels = prepared.channels.numpy()
-    return channel_vectors(
-        channels if prepared.frame is None else channels[:, *prepared.frame], unit
-    )
+    if prepared.frame is not None:
+        channels = channels[:, *prepared.frame]
+    return channel_vectors(channels, unit)
 
 
 def channel_vectors(channels: np.ndarray, unit: str) -> np.ndarray:
@@ -132,7 +109,8 @@ def channel_vectors(channels: np.ndarray, unit: str) -> np.ndarray:
 
     There are none where the frame is too small.
     """
-    images = select_images(channels, unit).astype(np.float64)
+    chosen = [CHANNELS.index(name) for name in PHASE_IMAGES] if unit == "rad" else [0]
+    images = channels[chosen].astype(np.float64)
     if min(images.shape[1:]) < SMALLEST_PX:
         return np.zeros((0, len(images) * len(STATISTICS)))
     return np.stack(
@@ -166,13 +144,7 @@ class TrainingDistribution:
         held_out: Sequence[np.ndarray],
         images: tuple[str, ...] = ("signal",),
     ) -> "TrainingDistribution":
-        """From the vectors (W, K) of fields, the threshold from others.
-
-        Raises
-        ------
-        ValueError
-            Too few fields.
-        """
+        """From the vectors (W, K) of fields, the threshold from others; ValueError for too few."""
         rows = np.concatenate(list(fields))
         if len(rows) <= rows.shape[1] or not held_out:
             raise ValueError(
@@ -181,6 +153,7 @@ class TrainingDistribution:
             )
         covariance = np.cov(rows, rowvar=False) + RIDGE * np.eye(rows.shape[1])
         plain = cls(mean=rows.mean(axis=0), covariance=covariance, threshold=np.inf, images=images)
+        # Fields that the fit has seen would lie too near.
         found = [plain.distance(vectors) for vectors in held_out]
         return replace(plain, threshold=float(np.quantile(found, QUANTILE)))
 
@@ -193,33 +166,31 @@ class TrainingDistribution:
         None where the card has none, or one of other images or statistics.
         """
         images = tuple(values.get("images", ("signal",)))
+        # Distances between other statistics mean nothing.
         if tuple(values.get("statistics", ())) != STATISTICS or images != image_names(unit):
             return None
         mean, covariance = np.array(values["mean"]), np.array(values["covariance"])
-        return cls(
-            mean=mean, covariance=covariance, threshold=float(values["threshold"]), images=images
-        )
+        threshold = float(values["threshold"])
+        return cls(mean=mean, covariance=covariance, threshold=threshold, images=images)
 
     def plain(self) -> dict[str, Any]:
         """As the card holds it."""
-        rounded = {
-            name: np.round(getattr(self, name), 6).tolist() for name in ("mean", "covariance")
-        }
         return {
             "images": list(self.images),
             "statistics": list(STATISTICS),
             "threshold": round(self.threshold, 4),
             "quantile": QUANTILE,
-            **rounded,
+            "mean": np.round(self.mean, 6).tolist(),
+            "covariance": np.round(self.covariance, 6).tolist(),
         }
 
     def distance(self, vectors: np.ndarray) -> float:
         """Mahalanobis distance of a field, the median over its windows (W, K); 0 for none."""
-        return float(np.median(self._distances(vectors))) if len(vectors) else 0.0
-
-    def _distances(self, vectors: np.ndarray) -> np.ndarray:
+        if not len(vectors):
+            return 0.0
         away = vectors - self.mean
-        return np.sqrt(np.einsum("wk,wk->w", away, np.linalg.solve(self.covariance, away.T).T))
+        squares = np.einsum("wk,wk->w", away, np.linalg.solve(self.covariance, away.T).T)
+        return float(np.median(np.sqrt(squares)))
 
     def oddest(self, vectors: np.ndarray) -> str:
         """Name the statistic that is farthest from its mean, in its own standard deviations."""
@@ -233,14 +204,9 @@ class TrainingDistribution:
 def distribution_warnings(
     frames: Sequence[np.ndarray], training: TrainingDistribution | None, name: str
 ) -> tuple[str, ...]:
-    """One sentence where frames are unlike the training data.
+    """One sentence where frames, each with its vectors (W, K), are unlike the training data.
 
-    Parameters
-    ----------
-    frames : sequence of ndarray of shape (W, K)
-        Vectors of each frame.
-    name : str
-        Of the model.
+    `name` is that of the model.
     """
     if training is None:
         return ()

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from napari_cvdm.checks.check_model import Comparison, Fitted
-from napari_cvdm.core.result import finished
 from napari_cvdm.core.statistics import interior
 from napari_cvdm.inversion import Fit
 from napari_cvdm.inversion.gauss_newton import conjugate_gradients
@@ -21,11 +20,11 @@ from napari_cvdm.inversion.priors import weak_normal
 from napari_cvdm.physics.camera import LEAST_DEVIATION
 from napari_cvdm.physics.forward_model import PhaseLinearisation, PhaseObject
 
-MOST_STEPS = 40
+MOST_STEPS = 40  # of conjugate gradients
 SMALLEST_GAIN = 0.005  # of chi-squared: the solution is good enough
 REACH_PX = 32  # how far a difference from the fit goes on outside the result
 RING_PX = 2
-LEAST_FREEDOM = 0.1
+LEAST_FREEDOM = 0.1  # share of the degrees of freedom that a fit to the noise leaves at least
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -58,24 +57,31 @@ class PhaseCheckModel:
     ) -> "Generator[str, None, PhaseCheckModel]":
         """Image formation of a frame, or of a region of it. Yields before each solver step.
 
-        Parameters
-        ----------
-        defocus_um : sequence of float
-            Positions in the order of the request; the fit has them in rising order.
-        region : tuple of int, optional
-            (top, bottom, left, right) in pixels of the frame.
+        The positions are in the order of the request; the fit has them in rising order. A region
+        is (top, bottom, left, right) in pixels of the frame.
         """
         rows, columns = fit.model.frame
         if region is not None:
             top, bottom, left, right = region
             rows = slice(rows.start + top, rows.start + bottom)
             columns = slice(columns.start + left, columns.start + right)
+        # The rank of each position: the fit has the planes in rising order.
         order = tuple(int(place) for place in np.argsort(np.argsort(defocus_um)))
         plain = cls(fit=fit, order=order, part=(rows, columns), freedom=1.0, most_fitted=0.0)
         freedom = 1 - (yield from plain.measure_fitted())
         phase_alone = count_fitted(fit) - (1 - freedom)
         return replace(
             plain, freedom=freedom, most_fitted=min(1.0, max(0.0, phase_alone / freedom))
+        )
+
+    @property
+    def inner(self) -> tuple[slice, slice]:
+        """Rows and columns of the frame that the result covers."""
+        (rows, columns), frame = self.part, self.fit.model.frame
+        top, left = frame[0].start, frame[1].start
+        return (
+            slice(rows.start - top, rows.stop - top),
+            slice(columns.start - left, columns.stop - left),
         )
 
     @property
@@ -96,25 +102,18 @@ class PhaseCheckModel:
     @property
     def noisy(self) -> bool:
         """Whether there is noise to compare with."""
-        return (
-            bool(torch.isfinite(self.fit.weight).all())
-            and float(self.fit.weight.max()) < 0.99 / LEAST_DEVIATION**2
-        )
+        weight = self.fit.weight
+        # Without noise, an image has the weight of the least deviation of a plane.
+        is_finite = bool(torch.isfinite(weight).all())
+        return is_finite and float(weight.max()) < 0.99 / LEAST_DEVIATION**2
 
-    def compare(self, image: np.ndarray, fitted: Fitted | None = None) -> Comparison:
-        """`compare_in_steps` at once."""
-        return finished(self.compare_in_steps(image, fitted))
-
-    def compare_in_steps(
+    def compare(
         self, image: np.ndarray, fitted: Fitted | None = None
     ) -> Generator[str, None, Comparison]:
         """Image a phase (Y, X) [rad] again, and compare. Yields before each solver step.
 
-        Parameters
-        ----------
-        image : ndarray of shape (Y, X)
-        fitted : PhaseObject, optional
-            What was fitted beside another phase; it is fitted anew if None.
+        `fitted` is the `PhaseObject` that was fitted beside another phase. It is fitted anew if
+        None.
         """
         start = self.place(image)
         change = fitted if isinstance(fitted, PhaseObject) else (yield from self.refit(start))
@@ -139,10 +138,10 @@ class PhaseCheckModel:
         """
         phase = self.fit.estimate.maps[1].clone()
         difference = np.asarray(image, dtype=np.float64) - phase[self.part].double().cpu().numpy()
+        # No plane shows a constant, so the level may be chosen freely.
         ring = ~interior((difference.shape[0], difference.shape[1]), RING_PX)
-        grown, extended = _extend(
-            difference - difference[ring].mean(), self.part, self.fit.model.canvas_shape
-        )
+        difference -= difference[ring].mean()
+        grown, extended = _extend(difference, self.part, self.fit.model.canvas_shape)
         phase[grown] += torch.from_numpy(extended).to(phase)
         return replace(self.fit.estimate, maps=torch.stack([self.fit.estimate.maps[0], phase]))
 
@@ -154,11 +153,9 @@ class PhaseCheckModel:
         right = model.adjoint(seen, fit.weight * missing).add(fit.prior.precision(start), -1.0)
         change = yield from self._solve_around(seen, right)
         after, root = missing + seen.expected - model.apply(start.add(change)), fit.weight.sqrt()
-        return (
-            change
-            if float((root * after).square().sum()) < float((root * missing).square().sum())
-            else model.zero()
-        )
+        before, now = (float((root * left).square().sum()) for left in (missing, after))
+        # A step of first order may be too long for a strong phase.
+        return change if now < before else model.zero()
 
     def measure_fitted(self) -> Generator[str, None, float]:
         """Share of the measured values of the part that `refit` fits.
@@ -166,22 +163,18 @@ class PhaseCheckModel:
         e^T W^1/2 J v for one draw of white noise e, v what `refit` makes of that noise
         (Hutchinson, Commun. Stat. Simul. Comput. 19, 433 (1990)).
         """
-        fit, seen = self.fit, self.fit.linearisation
-        rows, columns = (
-            slice(part.start - all_of.start, part.stop - all_of.start)
-            for part, all_of in zip(self.part, fit.model.frame, strict=True)
-        )
-        white = torch.randn(
-            fit.weight.shape, generator=torch.Generator().manual_seed(0), dtype=fit.weight.dtype
-        ).to(fit.weight)
+        fit, seen, inner = self.fit, self.fit.linearisation, self.inner
+        # One seed, on the CPU: a check has the same numbers on every device.
+        generator = torch.Generator().manual_seed(0)
+        white = torch.randn(fit.weight.shape, generator=generator, dtype=fit.weight.dtype)
+        white = white.to(fit.weight)
         start = fit.model.adjoint(seen, fit.weight.sqrt() * white)
         change = yield from self._solve_around(seen, start)
         explained = white * fit.weight.sqrt() * fit.model.derivative(seen, change)
-        measured = int((fit.weight[..., rows, columns] > 0).sum())
-        return min(
-            1 - LEAST_FREEDOM,
-            max(0.0, float(explained[..., rows, columns].sum()) / max(1, measured)),
-        )
+        measured = int((fit.weight[..., *inner] > 0).sum())
+        share = float(explained[..., *inner].sum()) / max(1, measured)
+        # An estimate from one draw may be out of range.
+        return min(1 - LEAST_FREEDOM, max(0.0, share))
 
     def _solve_around(
         self, seen: PhaseLinearisation, right: PhaseObject
@@ -198,6 +191,7 @@ class PhaseCheckModel:
             back = model.adjoint(seen, fit.weight * model.derivative(seen, change))
             return project(back.add(fit.prior.precision(change)))
 
+        # As if the object were weak: then the matrix is nearly diagonal in Fourier space.
         of_mu, _, of_phi = weak_normal(fit.weight, model)
         of_mu, of_phi = of_mu + fit.prior.spectrum[0], of_phi + fit.prior.phase_precision()
         maps_inverse = 1 / torch.stack([of_mu, of_phi])
@@ -205,9 +199,8 @@ class PhaseCheckModel:
         light_inverse = 1 / (lit + fit.prior.illumination)
 
         def precondition(change: PhaseObject) -> PhaseObject:
-            maps = torch.fft.irfft2(
-                torch.fft.rfft2(change.maps) * maps_inverse, s=model.canvas_shape
-            )
+            spectrum = torch.fft.rfft2(change.maps) * maps_inverse
+            maps = torch.fft.irfft2(spectrum, s=model.canvas_shape)
             return project(PhaseObject(maps=maps, illumination=light_inverse * change.illumination))
 
         least_gain = SMALLEST_GAIN * int((fit.weight > 0).sum()) / 2
@@ -215,12 +208,7 @@ class PhaseCheckModel:
 
     def _cut(self, planes: Tensor) -> np.ndarray:
         """The part of planes (P, h, w) of the frame, in the order of the request."""
-        first = self.fit.model.frame[0].start, self.fit.model.frame[1].start
-        rows, columns = (
-            slice(part.start - start, part.stop - start)
-            for part, start in zip(self.part, first, strict=True)
-        )
-        return np.asarray(planes[list(self.order), rows, columns].cpu().numpy())
+        return np.asarray(planes[list(self.order), *self.inner].cpu().numpy())
 
 
 def count_fitted(fit: Fit) -> float:
@@ -228,9 +216,8 @@ def count_fitted(fit: Fit) -> float:
 
     See `PowerLaws.fitted_numbers`.
     """
-    return float(fit.laws.fitted_numbers(fit.model, fit.weight)) / max(
-        1, int((fit.weight > 0).sum())
-    )
+    measured = max(1, int((fit.weight > 0).sum()))
+    return float(fit.laws.fitted_numbers(fit.model, fit.weight)) / measured
 
 
 def _extend(

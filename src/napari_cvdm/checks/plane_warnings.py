@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from napari_cvdm.checks.phase_check import count_fitted
+from napari_cvdm.checks.phase_check import LEAST_FREEDOM, count_fitted
 from napari_cvdm.core.plan import Plan
 from napari_cvdm.core.result import finished
 from napari_cvdm.inversion import Fit, log_evidence
@@ -26,12 +26,8 @@ Found = Mapping[str, Any]
 def plane_warnings(frames: Sequence[Found]) -> tuple[str, ...]:
     """One sentence for each kind of difference between the planes.
 
-    It describes the first frame that has the difference.
-
-    Parameters
-    ----------
-    frames : sequence of mapping
-        What was estimated from each frame; those without ``planes`` were not looked at.
+    It describes the first frame that has the difference. Frames without ``planes`` were not looked
+    at.
     """
     looked = [frame["planes"] for frame in frames if "planes" in frame]
     return tuple(
@@ -50,11 +46,9 @@ def count_frames(sentences: Sequence[str]) -> tuple[str, ...]:
     if not said:
         return ()
     first, text = said[0]
-    return (
-        text
-        if len(sentences) == 1
-        else f"in {len(said)} of {len(sentences)} frames, the first of them {first}: {text}",
-    )
+    if len(sentences) > 1:
+        text = f"in {len(said)} of {len(sentences)} frames, the first of them {first}: {text}"
+    return (text,)
 
 
 def shift_sentence(found: Found) -> str:
@@ -102,11 +96,9 @@ def clipped_sentence(found: Found) -> str:
 
 def same_pixels_sentence(found: Found) -> str:
     """About the same image given twice."""
-    return (
-        "planes have the same pixels; give images at different focus."
-        if found["same_pixels"]
-        else ""
-    )
+    if not found["same_pixels"]:
+        return ""
+    return "planes have the same pixels; give images at different focus."
 
 
 def pedestal_sentence(found: Found) -> str:
@@ -145,45 +137,31 @@ CLEAR_EVIDENCE = 0.02
 def order_sentence(fit: Fit, plan: Plan) -> str:
     """One sentence if the planes fit the positions in reversed order clearly better.
 
-    Parameters
-    ----------
-    fit : Fit
-        Of the whole frame, as it was given.
-
-    Returns
-    -------
-    str
-        Empty if the given order is as good, or if the order cannot be told.
+    It is empty if the given order is as good, or if the order cannot be told. `fit` is that of the
+    whole frame, as it was given.
     """
-    given = plan.positions_um
-    positions = np.sort(given)
-    if np.abs(positions + positions[::-1]).max() <= SYMMETRY * np.abs(
-        positions
-    ).max() or not is_doubtful(fit):
+    positions = np.sort(plan.positions_um)
+    asymmetry = np.abs(positions + positions[::-1]).max()
+    if asymmetry <= SYMMETRY * np.abs(positions).max() or not is_doubtful(fit):
         return ""
-    planes, weight = most_contrast(fit)
-    both, both_weights = (torch.stack([images, images.flip(0)]) for images in (planes, weight))
-    tried = finished(
-        fit_surrounded(
-            both, both_weights, tuple(positions.tolist()), plan.microscope, plan.condenser_na
-        )
-    )
-    as_given, reversed_order = finished(log_evidence(tried)).tolist()
+    both, weights = (torch.stack([images, images.flip(0)]) for images in most_contrast(fit))
+    rising_um = tuple(positions.tolist())
+    solver = fit_surrounded(both, weights, rising_um, plan.microscope, plan.condenser_na)
+    as_given, reversed_order = finished(log_evidence(finished(solver))).tolist()
     if reversed_order - as_given < CLEAR_EVIDENCE:
         return ""
     return (
         "the planes fit the positions in reversed order better (log-evidence "
         f"{reversed_order - as_given:+.2g} for each pixel): {SWAPPED}. Try "
-        f"--defocus-um {' '.join(f'{z:g}' for z in reverse_positions(given))}."
+        f"--defocus-um {' '.join(f'{z:g}' for z in reverse_positions(plan.positions_um))}."
     )
 
 
 def is_doubtful(fit: Fit) -> bool:
     """Whether a fit misses the planes, or explains them by much absorption."""
-    return (
-        float(fit.chi2) > POOR_CHI2 * max(0.1, 1 - count_fitted(fit))
-        or float(fit.laws.absorption) > MUCH_ABSORPTION
-    )
+    # A fit leaves only as much of the noise as it has degrees of freedom.
+    poor_chi2 = POOR_CHI2 * max(LEAST_FREEDOM, 1 - count_fitted(fit))
+    return float(fit.chi2) > poor_chi2 or float(fit.laws.absorption) > MUCH_ABSORPTION
 
 
 def reverse_positions(given: Sequence[float]) -> tuple[float, ...]:
@@ -209,8 +187,9 @@ def most_contrast(fit: Fit) -> tuple[Tensor, Tensor]:
         for top in range(0, max(1, height - TRIED_PX + 1), TRIED_PX)
         for left in range(0, max(1, width - TRIED_PX + 1), TRIED_PX)
     ]
-    rows, columns = max(
-        corners,
-        key=lambda part: float(weighted_squares(weight[:, *part], planes[:, *part] - 1).sum()),
-    )
-    return planes[:, rows, columns].contiguous(), weight[:, rows, columns].contiguous()
+
+    def contrast(part: tuple[slice, slice]) -> float:
+        return float(weighted_squares(weight[:, *part], planes[:, *part] - 1).sum())
+
+    best = max(corners, key=contrast)
+    return planes[:, *best].contiguous(), weight[:, *best].contiguous()

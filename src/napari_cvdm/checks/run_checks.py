@@ -48,33 +48,21 @@ class QualityFlag:
 
 
 def guessed(plan: Plan, unit: str, estimated: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
-    """What had to be guessed, in words.
-
-    Parameters
-    ----------
-    unit : {"rad", "counts"}
-    estimated : sequence of mapping
-        What was estimated from each frame.
-    """
-    if unit != "rad":
-        dark = isinstance(plan.background, str) and plan.background == "auto"
-        level = (
-            (
+    """What had to be guessed, in words; `estimated` is what was estimated from each frame."""
+    found = []
+    if isinstance(plan.background, str) and plan.background == "auto":
+        shares = [frame.get("background_share", 0.0) for frame in estimated]
+        if unit != "rad":
+            found.append(
                 "the dark level was guessed from the image; give a dark image, or background "
-                "none, to compare counts.",
+                "none, to compare counts."
             )
-            if dark
-            else ()
-        )
-        return (*level, *estimated_optics(estimated))
-    if not isinstance(plan.background, str) or plan.background != "auto":
-        return ()
-    if all(frame.get("background_share", 0.0) >= LEAST_BACKGROUND for frame in estimated):
-        return ()
-    return (
-        "the blank-field intensity was guessed, since no cell-free background was found; give a "
-        "blank-field image as background.",
-    )
+        elif not all(share >= LEAST_BACKGROUND for share in shares):
+            found.append(
+                "the blank-field intensity was guessed, since no cell-free background was found; "
+                "give a blank-field image as background."
+            )
+    return (*found, *(() if unit == "rad" else estimated_optics(estimated)))
 
 
 def estimated_optics(estimated: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
@@ -116,44 +104,23 @@ def quality_flag(
 ) -> QualityFlag:
     """The quality flag of a result.
 
-    Parameters
-    ----------
-    grave : sequence of str
-        Reasons that forbid quantification.
-    guesses : sequence of str
-        What had to be guessed. It forbids quantification, but it does not change the colour.
-    warnings : sequence of str
-        Other reasons to doubt.
-
-    Returns
-    -------
-    QualityFlag
-        Red with a grave reason. Else amber with a warning, or a check that failed or was not
-        possible. Else green.
+    It is red with a grave reason, which forbids quantification. Else it is amber with a warning, or
+    a check that failed or was not possible. Else it is green. Guesses forbid quantification, too,
+    but they do not change the colour.
     """
-    grave = [*grave, *unexplained(check)]
-    checked = [] if check.explained else [check.verdict]
-    checked += [BEATEN.format(check.chi2, check.estimate_chi2)] if check.beaten else []
-    doubts = [*warnings, *checked]
-    guessed_values = tuple(UNQUANTIFIED + guess for guess in guesses)
-    good = [check.verdict] if check.explained else []  # said last, whatever else was found
-    because = (*grave, *guesses)
-    if grave:
-        return QualityFlag(
-            colour="red",
-            reasons=(*(UNQUANTIFIED + one for one in grave), *doubts, *guessed_values, *good),
-            not_quantitative_because=because,
-        )
-    if doubts:
-        return QualityFlag(
-            colour="amber",
-            reasons=(*doubts, *guessed_values, *good),
-            not_quantitative_because=because,
-        )
+    grave, doubts = [*grave, *unexplained(check)], [*warnings]
+    if not check.explained:
+        doubts.append(check.verdict)
+    if check.beaten:
+        doubts.append(BEATEN.format(check.chi2, check.estimate_chi2))
+    reasons = [*(UNQUANTIFIED + one for one in grave), *doubts] or [NOTHING_FOUND]
+    reasons += [UNQUANTIFIED + guess for guess in guesses]
+    if check.explained:  # said last, whatever else was found
+        reasons.append(check.verdict)
     return QualityFlag(
-        colour="green",
-        reasons=(NOTHING_FOUND, *guessed_values, check.verdict),
-        not_quantitative_because=because,
+        colour="red" if grave else "amber" if doubts else "green",
+        reasons=tuple(reasons),
+        not_quantitative_because=(*grave, *guesses),
     )
 
 
@@ -171,24 +138,13 @@ def with_quality_flag(provenance: Provenance, flag: QualityFlag) -> Provenance:
 class RunChecks:
     """Takes frames, samples and means, and checks them, as `ForwardCheckAccumulator` does.
 
-    It also checks whether the frames are out of distribution.
-
-    Parameters
-    ----------
-    earlier : Reconstruction, optional
-        What this one goes on from.
-    check : bool
-        Whether anything is compared with the measured image. A preview of one step is not compared,
-        because its mean is a regression.
+    It also checks whether the frames are out of distribution. `earlier` is what this one goes on
+    from. Without `check` nothing is compared with the measured image. A preview of one step is not
+    compared, because its mean is a regression.
     """
 
     def __init__(
-        self,
-        plan: Plan,
-        card: ModelCard,
-        earlier: Reconstruction | None,
-        *,
-        check: bool = True,
+        self, plan: Plan, card: ModelCard, earlier: Reconstruction | None, *, check: bool = True
     ) -> None:
         self._plan, self._card, self._checking = plan, card, check and plan.steps > 1
         self._forward = ForwardCheckAccumulator(plan, card, earlier)
@@ -226,11 +182,8 @@ class RunChecks:
 
     def warnings(self) -> tuple[str, ...]:
         """What was found before sampling: planes maybe swapped, frames out of distribution."""
-        return (*count_frames(self._orders), *self.out_of_distribution())
-
-    def out_of_distribution(self) -> tuple[str, ...]:
-        """One sentence where frames are unlike the training data."""
-        return distribution_warnings(self._vectors, self._training, self._card.name)
+        unlike = distribution_warnings(self._vectors, self._training, self._card.name)
+        return (*count_frames(self._orders), *unlike)
 
     def flag(
         self,
@@ -239,25 +192,10 @@ class RunChecks:
         unusable: Sequence[str],
         estimated: Sequence[Mapping[str, Any]],
     ) -> QualityFlag:
-        """The quality flag of the result.
+        """The quality flag of the result, from all reasons to doubt.
 
-        Parameters
-        ----------
-        warnings : sequence of str
-            All reasons to doubt.
-        unusable : sequence of str
-            Those that leave no pixel.
-        estimated : sequence of mapping
-            What was estimated from each frame.
+        `unusable` are those that leave no pixel. `estimated` was estimated from each frame.
         """
-        grave = (
-            *optics_warnings(self._plan, self._card),
-            *contradicted(self._plan),
-            *unusable,
-        )
-        return quality_flag(
-            grave,
-            guessed(self._plan, self._card.unit, estimated),
-            [one for one in warnings if one not in grave],
-            check,
-        )
+        grave = (*optics_warnings(self._plan, self._card), *contradicted(self._plan), *unusable)
+        others = [one for one in warnings if one not in grave]
+        return quality_flag(grave, guessed(self._plan, self._card.unit, estimated), others, check)

@@ -35,16 +35,14 @@ def optics_values(optics: StatedOptics) -> dict[str, float]:
     They include the Fresnel parameter lambda |dz| / (n px^2) and the cut-off period, where these
     follow.
     """
-    known = {name: getattr(optics, name) for name in OPTICS}
-    values = {name: value for name, value in known.items() if value is not None}
+    values = {name: value for name in OPTICS if (value := getattr(optics, name)) is not None}
     if optics.defocus_um is not None and {"pixel_um", "wavelength_um", "medium_index"} <= {*values}:
         distance = max(optics.defocus_um) - min(optics.defocus_um)
         values["fresnel"] = (
             values["wavelength_um"] * distance / (values["medium_index"] * values["pixel_um"] ** 2)
         )
-    if {"pixel_um", "wavelength_um", "na"} <= set(
-        values
-    ) and optics.psf is None:  # a measured one decides
+    # A measured PSF has its own cut-off, whatever the stated NA.
+    if optics.psf is None and {"pixel_um", "wavelength_um", "na"} <= {*values}:
         values["cutoff_px"] = values["wavelength_um"] / (2 * values["na"] * values["pixel_um"])
     return values
 
@@ -55,20 +53,14 @@ def optics_warnings(optics: StatedOptics, card: ModelCard) -> tuple[str, ...]:
     Planes that all lie on one side of focus have a sentence, too.
     """
     values = optics_values(optics)
-    return (
-        *(
-            outside(card, name, value)
-            for name, value in values.items()
-            if is_outside(card, name, value)
-        ),
-        *one_sided_warning(optics),
-    )
+    beyond = [name for name in values if is_outside(card, name, values[name])]
+    return (*(outside(card, name, values[name]) for name in beyond), *one_sided_warning(optics))
 
 
-def is_outside(card: ModelCard, name: str, value: float) -> bool:
-    """Whether an optics value is outside the card's trained range."""
+def is_outside(card: ModelCard, name: str, value: float, tolerance: float = TOLERANCE) -> bool:
+    """Whether an optics value is outside the card's trained range, by more than a factor."""
     low, high = card.optics.get(name, (-np.inf, np.inf))
-    return not low / TOLERANCE <= value <= high * TOLERANCE
+    return not low / tolerance <= value <= high * tolerance
 
 
 def outside(card: ModelCard, name: str, value: float) -> str:
@@ -93,14 +85,9 @@ def lens_warnings(estimated: Iterable[Mapping[str, Any]], card: ModelCard) -> tu
 
 
 def field_text(shape: tuple[int, ...], pixel_um: float) -> str:
-    """Size of the field in the sample.
+    """Size of the field in the sample, of an image of shape (..., Y, X).
 
     Users know this size of their microscope. A forgotten binning makes it half or twice as wide.
-
-    Parameters
-    ----------
-    shape : tuple of int
-        (..., Y, X) of the image.
     """
     height, width = shape[-2:]
     # Three digits, and no powers of ten: 1330, not 1.33e+03.
@@ -113,11 +100,7 @@ def far_from_training(optics: StatedOptics, card: ModelCard) -> bool:
 
     Then no pixel can be trusted.
     """
-    ranges = {name: card.optics.get(name, (-np.inf, np.inf)) for name in optics_values(optics)}
-    return any(
-        not ranges[name][0] / FAR <= value <= ranges[name][1] * FAR
-        for name, value in optics_values(optics).items()
-    )
+    return any(is_outside(card, name, value, FAR) for name, value in optics_values(optics).items())
 
 
 def axes_warnings(image: ImageStack) -> tuple[str, ...]:
@@ -136,29 +119,16 @@ def beyond_trained_range(
 ) -> OutOfRange:
     """Pixels whose phase is farther from the field's median than the model was trained for.
 
-    Parameters
-    ----------
-    mean : ndarray of shape (..., Y, X)
-    level : float, optional
-        The field's median, where `mean` is a part of it.
-
-    Returns
-    -------
-    OutOfRange
-        All False for models without such a limit.
+    All are False for models without such a limit. `mean` has the shape (..., Y, X). `level` is the
+    field's median, where `mean` is a part of it.
     """
-    strength = (
-        card.training.get("simulation", {}).get("strength_rad") if card.unit == "rad" else None
-    )
-    if strength is None:
+    simulation = card.training.get("simulation", {}) if card.unit == "rad" else {}
+    if (strength := simulation.get("strength_rad")) is None:
         return OutOfRange(mask=np.zeros(mean.shape, dtype=bool), reason="")
-    mask = (
-        np.abs(mean - (np.median(mean, axis=(-2, -1), keepdims=True) if level is None else level))
-        > strength[1]
-    )
-    return OutOfRange(
-        mask=mask, reason=beyond_warning(float(mask.mean()), card) if mask.any() else ""
-    )
+    middle = np.median(mean, axis=(-2, -1), keepdims=True) if level is None else level
+    mask = np.abs(mean - middle) > strength[1]
+    reason = beyond_warning(float(mask.mean()), card) if mask.any() else ""
+    return OutOfRange(mask=mask, reason=reason)
 
 
 def beyond_warning(share: float, card: ModelCard) -> str:

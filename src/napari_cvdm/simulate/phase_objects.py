@@ -22,14 +22,10 @@ def log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
 def power_law_field(
     rng: np.random.Generator, shape: tuple[int, int], exponent: float | None = None
 ) -> np.ndarray:
-    """Gaussian random field with amplitude spectrum 1/f^b and unit standard deviation.
-
-    b is in 1 to 3 unless given.
-    """
+    """Gaussian field with amplitude spectrum 1/f^b and unit deviation; b is 1 to 3 unless given."""
     slope = rng.uniform(1.0, 3.0) if exponent is None else exponent
-    fy, fx = np.fft.fftfreq(shape[0])[:, None], np.fft.rfftfreq(shape[1])[None, :]
-    radius = np.hypot(fy, fx)
-    radius[0, 0] = np.inf
+    radius = np.hypot(np.fft.fftfreq(shape[0])[:, None], np.fft.rfftfreq(shape[1])[None, :])
+    radius[0, 0] = np.inf  # no mean
     spectrum = np.fft.rfft2(rng.standard_normal(shape)) * radius**-slope
     texture = np.fft.irfft2(spectrum, s=shape)
     return (texture / (texture.std() + 1e-12)).astype(np.float32)
@@ -49,13 +45,11 @@ def _local_grid(
 
 
 def dead_leaves(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
-    """Opaque ellipses of all sizes on top of each other, with edges at every scale.
-
-    This is the dead-leaves model.
-    """
+    """Opaque ellipses of all sizes on top of each other, with edges at every scale."""
     image = np.full(shape, rng.uniform(), np.float32)
     largest = rng.uniform(0.15, 0.5) * min(shape)
     for _ in range(int(rng.integers(20, 160))):
+        # The density of radii falls as r^-3, which makes the image alike at every scale.
         radius = largest / np.sqrt(rng.uniform(1, (largest / 2.5) ** 2))
         y, x = rng.uniform(-radius, shape[0] + radius), rng.uniform(-radius, shape[1] + radius)
         where, dy, dx = _local_grid(y, x, radius, shape)
@@ -86,16 +80,10 @@ def _one_cell(
     texture = 1 + rng.uniform(0, 0.25) * power_law_field(rng, shape, rng.uniform(0.8, 1.8))
     offset = rng.uniform(-0.3, 0.3, 2) * radius
     nucleus_distance = np.hypot(dy - offset[0], dx - offset[1]) / (radius * rng.uniform(0.25, 0.6))
-    nucleus = (
-        rng.uniform(-0.3, 0.5)
-        * (nucleus_distance < 1)
-        * np.sqrt((1 - nucleus_distance**2).clip(min=0)) ** rng.uniform(0.3, 1)
-    )
-    return (
-        height * texture.clip(min=0)
-        + nucleus * (height > 0)
-        + _granules(rng, shape, (y, x), radius) * (height > 0)
-    )
+    dome, inside = np.sqrt((1 - nucleus_distance**2).clip(min=0)), height > 0
+    nucleus = rng.uniform(-0.3, 0.5) * (nucleus_distance < 1) * dome ** rng.uniform(0.3, 1)
+    image = height * texture.clip(min=0) + nucleus * inside
+    return image + _granules(rng, shape, (y, x), radius) * inside
 
 
 def _granules(
@@ -119,12 +107,13 @@ def cells(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
     """
     radius = log_uniform(rng, 12, 0.45 * min(shape))
     count = int(rng.integers(1, 2 + int(min(11, 0.5 * shape[0] * shape[1] / (np.pi * radius**2)))))
+    # A model that saw mostly cut cells shrank a whole one by a tenth.
     margin = min(1.3 * radius, 0.45 * min(shape)) if rng.uniform() < 0.5 else 0.0
     image = np.zeros(shape, np.float32)
     for _ in range(count):
         height = rng.uniform(0.5, 1.0)
         cell = _one_cell(rng, shape, radius * rng.uniform(0.8, 1.25), margin)
-        image = np.maximum(image, height * cell)
+        image = np.maximum(image, height * cell)  # cells lie beside each other, not on top
     return image.astype(np.float32)
 
 
@@ -203,6 +192,7 @@ def photograph(rng: np.random.Generator, shape: tuple[int, int], folder: str) ->
     """A random part of a photograph, turned and stretched."""
     library = read_photographs(folder)
     image = np.rot90(library[int(rng.integers(len(library)))], int(rng.integers(4)))
+    # A little more, since `zoom` rounds the size of its result.
     smallest = max(size / extent for extent, size in zip(image.shape, shape, strict=True)) + 0.02
     zoom = max(log_uniform(rng, 0.3, 1.6), smallest)
     # Only what is needed is stretched.
@@ -236,10 +226,7 @@ PHOTOGRAPH_PX = 900
 
 
 def object_kinds(rng: np.random.Generator) -> np.ndarray:
-    """Places in OBJECTS of the first and the second kind of a field.
-
-    They are the first values that its generator draws.
-    """
+    """Places in OBJECTS of both kinds of a field, the first values that its generator draws."""
     weights = np.array([weight for _, weight in OBJECTS])
     return rng.choice(len(OBJECTS), size=2, p=weights / weights.sum())
 
@@ -260,6 +247,7 @@ def draw_object(
     image = draw(rng, shape)
     if rng.uniform() < 0.25 and image.any():
         height = rng.uniform(0.1, 0.7)
+        # The first may be flat, too.
         image = image / (np.ptp(image) + 1e-12) + height * draw_second(rng, shape)
     image = ndimage.gaussian_filter(image, rng.uniform(0.6, 2.0))
     if image.any():

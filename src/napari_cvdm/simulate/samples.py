@@ -121,9 +121,15 @@ def _two_planes(
 ) -> ImageStack:
     planes = _crop(defocus_pair_of(phase, np.zeros_like(phase), microscope, defocus_um), margin)
     counts = np.random.default_rng(CELL_SEED).poisson(planes * CELL_COUNTS).astype(np.uint16)
+    return _stack_of(counts, "PYX", microscope, source)
+
+
+def _stack_of(array: np.ndarray, axes: str, microscope: Microscope, source: str) -> ImageStack:
     metadata = {"wavelength_um": microscope.wavelength_um, "medium_index": microscope.medium_index}
+    if microscope.na is not None:
+        metadata["na"] = microscope.na
     return ImageStack(
-        array=counts, axes="PYX", pixel_um=microscope.pixel_um, source=source, metadata=metadata
+        array=array, axes=axes, pixel_um=microscope.pixel_um, source=source, metadata=metadata
     )
 
 
@@ -143,21 +149,11 @@ def microtubules_pair() -> WidefieldPair:
 
 def reticulum() -> ImageStack:
     """A widefield fluorescence image of a tubular network, axes YX, counts of a camera."""
-    return _widefield(reticulum_pair(), "reticulum, widefield")
+    pair = reticulum_pair()
+    return _stack_of(pair.counts, "YX", pair.microscope, "reticulum, widefield")
 
 
 def microtubules() -> ImageStack:
     """A widefield fluorescence image of filaments, axes YX, counts of a camera."""
-    return _widefield(microtubules_pair(), "microtubules, widefield")
-
-
-def _widefield(pair: WidefieldPair, source: str) -> ImageStack:
-    microscope = pair.microscope
-    metadata = {
-        "wavelength_um": microscope.wavelength_um,
-        "medium_index": microscope.medium_index,
-        "na": float(microscope.na or 0),
-    }
-    return ImageStack(
-        array=pair.counts, axes="YX", pixel_um=microscope.pixel_um, source=source, metadata=metadata
-    )
+    pair = microtubules_pair()
+    return _stack_of(pair.counts, "YX", pair.microscope, "microtubules, widefield")

@@ -43,7 +43,8 @@ PSF_SIZE = 81
 BRIGHT_PERCENTILE = 99.5
 DARK_PERCENTILE = 5.0
 TOP_OF_16_BITS = 65535.0
-LEAST_GAIN = 1e-6
+LEAST_GAIN = 1e-6  # the least that a Camera may have
+DOUBLE = torch.zeros(1, dtype=torch.float64)  # the precision that planes are simulated in
 # Standard deviation of what registration and interpolation do to an image.
 SMOOTHING_PX = (0.3, 1.2)
 # Standard deviation of the lines of a CMOS camera over that of the noise of its pixels.
@@ -97,12 +98,8 @@ def draw_defocus(
     rng: np.random.Generator, microscope: Microscope, ranges: PhaseRanges
 ) -> tuple[float, float]:
     """Plane positions: symmetric about focus (60 %), one in focus (25 %) or anywhere."""
-    distance = (
-        log_uniform(rng, *ranges.fresnel)
-        * microscope.medium_index
-        * microscope.pixel_um**2
-        / microscope.wavelength_um
-    )
+    fresnel = log_uniform(rng, *ranges.fresnel)
+    distance = fresnel * microscope.medium_index * microscope.pixel_um**2 / microscope.wavelength_um
     kind = rng.uniform()
     if kind < 0.6:
         return -distance / 2, distance / 2
@@ -163,9 +160,8 @@ def draw_absorbance(rng: np.random.Generator, phase: np.ndarray, ranges: PhaseRa
     """A weak absorbance: none (70 %), following the phase, or a texture of its own; (Y, X) >= 0."""
     if rng.uniform() < 0.7:
         return np.zeros_like(phase)
-    pattern = (
-        np.abs(phase) if rng.uniform() < 0.5 else power_law_field(rng, phase.shape).clip(min=0)
-    )
+    own = rng.uniform() >= 0.5
+    pattern = power_law_field(rng, phase.shape).clip(min=0) if own else np.abs(phase)
     return log_uniform(rng, *ranges.absorption) * pattern / (pattern.max() + 1e-12)
 
 
@@ -178,6 +174,7 @@ def draw_illumination(
     """
     coefficients = torch.zeros(model.planes, len(model.terms), dtype=torch.float64)
     if rng.uniform() < 0.5:
+        # No constant: planes are divided by the blank field.
         heights = log_uniform(rng, *ranges.ramp) * np.array([0.0, 1, 1, 0.02, 0.02, 0.02])
         coefficients += torch.from_numpy(rng.normal(size=coefficients.shape) * heights)
     return coefficients
@@ -194,9 +191,8 @@ def defocus_pair_of(
 
     The object is exp(-absorbance / 2 + i phase).
     """
-    double = torch.zeros(1, dtype=torch.float64)
     model = PhaseForwardModel.create(
-        phase.shape, defocus_um, microscope, condenser_na=condenser_na, like=double
+        phase.shape, defocus_um, microscope, condenser_na=condenser_na, like=DOUBLE
     )
     maps = torch.from_numpy(np.stack([-absorbance / 2, phase])).double()
     return model.apply(replace(model.zero(), maps=maps)).numpy().astype(np.float32)
@@ -209,26 +205,23 @@ def simulate_phase(seed: int, ranges: PhaseRanges, draw: DrawPhase = draw_phase)
     defocus_um = draw_stack(rng, draw_defocus(rng, microscope, ranges))
     side = int(rng.integers(ranges.field_px[0] // 16, ranges.field_px[1] // 16 + 1)) * 16
     shape = canvas = (side, side)
+    # Light from outside the frame: the object goes on around it.
     if rng.uniform() < CROPPED_SHARE:
         canvas = canvas_shape(shape, defocus_um, microscope)
+    # A range of no width is a condenser that is known.
     is_open = rng.uniform() < CONDENSER_SHARE or ranges.condenser_na[0] == ranges.condenser_na[1]
     condenser_na = rng.uniform(*ranges.condenser_na) if is_open else 0.0
     model = PhaseForwardModel.create(
-        shape,
-        defocus_um,
-        microscope,
-        canvas_shape=canvas,
-        condenser_na=condenser_na,
-        like=torch.zeros(1, dtype=torch.float64),
+        shape, defocus_um, microscope, canvas_shape=canvas, condenser_na=condenser_na, like=DOUBLE
     )
     phase = draw(rng, canvas, ranges, microscope.pixel_um)
-    absorbance = draw_absorbance(rng, phase, ranges)
+    maps = np.stack([-draw_absorbance(rng, phase, ranges) / 2, phase])
     sample = PhaseObject(
-        maps=torch.from_numpy(np.stack([-absorbance / 2, phase])).double(),
-        illumination=draw_illumination(rng, model, ranges),
+        maps=torch.from_numpy(maps).double(), illumination=draw_illumination(rng, model, ranges)
     )
     photons = log_uniform(rng, *ranges.photons)
     noisy = rng.poisson(model.apply(sample).numpy().clip(min=0) * photons) / photons
+    # Planes do not tell the mean of a phase.
     truth = phase[model.frame]
     return DefocusPair(
         planes=noisy.astype(np.float32),
@@ -355,14 +348,17 @@ def draw_scene(seed: int, ranges: WidefieldRanges, draw: DrawStructure | None = 
     seen = blur(emitters, transfer).clamp(min=0)
     photons = log_uniform(rng, *ranges.photons)
     binned = bin_pixels(seen, UPSAMPLING).numpy()
+    # Not the maximum, which a single bright spot would decide.
     peak = float(np.percentile(binned, BRIGHT_PERCENTILE))
     unit = photons / (peak if peak > 0 else max(float(binned.max()), 1.0))  # 1 for a blank field
     # In photons of a fine pixel.
     rest = torch.full_like(seen, photons * log_uniform(rng, *ranges.background) / UPSAMPLING**2)
     if rng.uniform() < 0.5:
+        # A blank field may have haze, too.
         flux = max(float(seen.sum()) * unit, 0.3 * photons * (side / UPSAMPLING) ** 2 / 10)
         haze = _draw_haze(rng, shape, fine, ranges.structures)
         rest = rest + haze * flux * rng.uniform(*ranges.haze)
+    # The margin: transforms are periodic, and structures go on outside the field.
     kept, kept_fine = (slice(MARGIN_PX * factor, -MARGIN_PX * factor) for factor in (1, UPSAMPLING))
     return Scene(
         expected=bin_pixels(seen * unit + rest, UPSAMPLING)[kept, kept],
@@ -392,6 +388,7 @@ def simulate_widefield(
     noisy image. A result differs from counts by d.
     """
     scene = draw_scene(seed, ranges, draw)
+    # A generator of its own, so that the scene of a seed stays the same.
     counts, rng = scene.exposed(), np.random.default_rng((seed, 3))
     if rng.uniform() < ranges.correlated:
         counts = correlate_noise(counts, rng)
@@ -429,6 +426,7 @@ def _pair_of(scene: Scene, counts: np.ndarray, truth: Tensor) -> WidefieldPair:
     in_counts = (truth / scene.frames / camera.gain_e_per_count).numpy().astype(np.float32)
     return WidefieldPair(
         counts=counts,
+        # As a user's image: its dark level is estimated, and a result lies above that.
         truth=in_counts + np.float32(camera.offset_counts - dark_level(counts)),
         microscope=scene.microscope,
         camera=camera,
@@ -486,7 +484,7 @@ def _random_part(
     rng: np.random.Generator, image: np.ndarray, factor: float, shape: tuple[int, int]
 ) -> np.ndarray:
     """A random part of an image on another grid; its mirror image continues a smaller one."""
-    if abs(factor - 1) >= 1e-3:
+    if abs(factor - 1) >= 1e-3:  # less shifts a field of 1000 px by less than one
         image = rescale(image, factor, order=1, mode="reflect", anti_aliasing=factor < 1)
     lacking = [max(0, wanted - size) for wanted, size in zip(shape, image.shape, strict=True)]
     if any(lacking):

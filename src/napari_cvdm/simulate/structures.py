@@ -17,7 +17,7 @@ from napari_cvdm.simulate.phase_objects import dead_leaves, log_uniform, photogr
 Emitters = tuple[np.ndarray, np.ndarray]
 Field = tuple[float, float]
 Draw = Callable[[np.random.Generator, Field], Emitters]
-SPACING_UM = 0.02
+SPACING_UM = 0.02  # between the points of a line
 # A fine pixel, as the structures are drawn: a dry objective is shown larger ones.
 FINEST_DRAWN_UM, COARSEST_DRAWN_UM = 0.012, 0.05
 
@@ -30,10 +30,7 @@ def labelled(rng: np.random.Generator, positions: np.ndarray, grain: float) -> E
 def tube_around(
     rng: np.random.Generator, centre: np.ndarray, heading: np.ndarray, diameter: float
 ) -> np.ndarray:
-    """Points on the projected surface of a tube.
-
-    The offset across it is R sin(angle), with a uniform angle.
-    """
+    """Points on the projected surface of a tube: R sin(angle) beside its axis, any angle alike."""
     across = 0.5 * diameter * np.sin(rng.uniform(0, 2 * np.pi, len(centre)))
     normal = np.stack([np.cos(heading), -np.sin(heading)], axis=1)
     return centre + across[:, None] * normal
@@ -55,6 +52,7 @@ def worms(
     heading = rng.uniform(0, 2 * np.pi, (count, 1)) + turned
     path = np.cumsum(np.stack([np.sin(heading), np.cos(heading)], axis=-1) * SPACING_UM, axis=1)
     start = rng.uniform(-0.2, 1.2, (count, 1, 2)) * np.array(field)
+    # Its middle is placed, so that lines cross the field from everywhere.
     centre = (path - path[:, steps // 2 : steps // 2 + 1] + start).reshape(-1, 2)
     heading = np.repeat(heading.reshape(-1), 2)
     return tube_around(rng, np.repeat(centre, 2, axis=0), heading, diameter)
@@ -63,6 +61,7 @@ def worms(
 def microtubules(rng: np.random.Generator, field: Field) -> Emitters:
     """Long, stiff filaments of 35 to 60 nm with their label."""
     count, wobble = int(rng.integers(4, 60)), log_uniform(rng, 0.03, 0.5)
+    # The tube has 25 nm, and its label lies around it.
     lines = worms(rng, field, count, wobble, rng.uniform(0.035, 0.06), 1.5 * max(field))
     return labelled(rng, lines, rng.uniform(0.5, 6))
 
@@ -84,12 +83,14 @@ def actin(rng: np.random.Generator, field: Field) -> Emitters:
 
 def _edges(rng: np.random.Generator, field: Field, cell_um: float) -> tuple[np.ndarray, np.ndarray]:
     """Ends of the edges of a jittered Voronoi diagram: two arrays (E, 2)."""
+    # Seeds lie around the field, too: the rim of a Voronoi diagram is different.
     margin = 3 * cell_um
     area = (field[0] + 2 * margin) * (field[1] + 2 * margin)
     seeds = rng.uniform(-margin, np.array(field) + margin, (max(8, int(area / cell_um**2)), 2))
     diagram = Voronoi(seeds)
     ridges = np.array([ridge for ridge in diagram.ridge_vertices if -1 not in ridge])
     first, second = diagram.vertices[ridges[:, 0]], diagram.vertices[ridges[:, 1]]
+    # At the rim of a Voronoi diagram, edges may be of any length.
     short = np.linalg.norm(first - second, axis=1) < 6 * cell_um
     return first[short], second[short]
 
@@ -104,30 +105,22 @@ def tubular_network(
     length = np.linalg.norm(second - first, axis=1)
     counts = np.maximum(2, (length / SPACING_UM * 3).astype(int))
     index = np.repeat(np.arange(len(first)), counts)
-    along = rng.uniform(size=len(index))
-    bow = (rng.normal(0, 0.12, len(first)) * length)[index] * np.sin(np.pi * along) + (
-        rng.normal(0, 0.03, len(first)) * length
-    )[index] * np.sin(3 * np.pi * along)
-    heading = np.arctan2(*(second - first)[index].T)
-    centre = (
-        first[index]
-        + along[:, None] * (second - first)[index]
-        + bow[:, None] * np.stack([np.cos(heading), -np.sin(heading)], axis=1)
-    )
+    along, span = rng.uniform(size=len(index)), (second - first)[index]
+    bow = (rng.normal(0, 0.12, len(first)) * length)[index] * np.sin(np.pi * along)
+    bow += (rng.normal(0, 0.03, len(first)) * length)[index] * np.sin(3 * np.pi * along)
+    heading = np.arctan2(*span.T)
+    centre = first[index] + along[:, None] * span
+    centre += bow[:, None] * np.stack([np.cos(heading), -np.sin(heading)], axis=1)
     return tube_around(rng, centre, heading, diameter)
 
 
 def sheets(
     rng: np.random.Generator, field: Field, density: float, share: float, scale_um: float
 ) -> np.ndarray:
-    """Flat sheets with soft, ragged outlines, as points (N, 2).
-
-    The points lie where a smooth random field is high.
-    """
+    """Flat sheets with ragged outlines, points (N, 2) where a smooth random field is high."""
     points = rng.uniform(0, 1, (int(density * field[0] * field[1]), 2)) * np.array(field)
-    texture = gaussian_filter(
-        rng.normal(size=(64, 64)), max(0.8, 64 * scale_um / max(field)), mode="wrap"
-    )
+    sigma = max(0.8, 64 * scale_um / max(field))
+    texture = gaussian_filter(rng.normal(size=(64, 64)), sigma, mode="wrap")
     level = map_coordinates(texture, (points / np.array(field) * 63).T, order=1)
     return points[level > np.quantile(texture, 1 - share)]
 
@@ -136,9 +129,8 @@ def _where_there_is_a_cell(rng: np.random.Generator, field: Field, emitters: Emi
     """Keep a ragged part of the field: cells end somewhere, and density varies over them."""
     positions, brightness = emitters
     texture = gaussian_filter(rng.normal(size=(48, 48)), rng.uniform(6, 14), mode="wrap")
-    level = map_coordinates(
-        texture / texture.std(), (positions / np.array(field) * 47).T, order=1, mode="nearest"
-    )
+    places = (positions / np.array(field) * 47).T
+    level = map_coordinates(texture / texture.std(), places, order=1, mode="nearest")
     if rng.uniform() < 0.4:
         return positions, brightness * np.exp(0.5 * level)
     inside = level > rng.uniform(-1.5, 0.3)
@@ -146,10 +138,7 @@ def _where_there_is_a_cell(rng: np.random.Generator, field: Field, emitters: Emi
 
 
 def reticulum(rng: np.random.Generator, field: Field) -> Emitters:
-    """Endoplasmic reticulum, a network of tubes and sheets.
-
-    The tubes are 60 to 110 nm wide and have three-way junctions.
-    """
+    """Endoplasmic reticulum: tubes of 60 to 110 nm with three-way junctions, and sheets."""
     cell = log_uniform(rng, 0.4, 3.0)
     tubes = tubular_network(rng, field, cell, rng.uniform(0.06, 0.11), rng.uniform(0.6, 1.0))
     if rng.uniform() < 0.35:
@@ -167,16 +156,13 @@ def reticulum(rng: np.random.Generator, field: Field) -> Emitters:
 
 
 def rings(rng: np.random.Generator, field: Field) -> Emitters:
-    """Coated pits and vesicles, as rings and shells of 60 to 400 nm.
-
-    Some are clustered, and their brightness is lognormal.
-    """
+    """Coated pits and vesicles: rings and shells of 60 to 400 nm, some of them clustered."""
     count = int(log_uniform(rng, 0.1, 3.0) * field[0] * field[1]) + 1
     centres = rng.uniform(-0.05, 1.05, (count, 2)) * np.array(field)
     if rng.uniform() < 0.4:
         near = centres[rng.integers(0, max(1, count // 2), count - count // 2)]
         centres[count // 2 :] = near + rng.normal(0, 0.2, near.shape)
-    largest = 0.15 if rng.uniform() < 0.6 else 0.4
+    largest = 0.15 if rng.uniform() < 0.6 else 0.4  # um
     radius = 0.5 * np.exp(rng.uniform(np.log(0.06), np.log(largest), count))
     points = 60
     angle = rng.uniform(0, 2 * np.pi, (count, points))
@@ -210,10 +196,7 @@ def mitochondria(rng: np.random.Generator, field: Field) -> Emitters:
 
 
 def membranes(rng: np.random.Generator, field: Field) -> Emitters:
-    """Cells with a thin outline, a diffuse inside and a nucleus that is dark or bright.
-
-    Some have vesicles, filled or not.
-    """
+    """Cells with a thin outline, a diffuse inside, a dark or bright nucleus, and some vesicles."""
     parts = []
     radius = rng.uniform(0.15, 0.6) * max(field)
     inside = log_uniform(rng, 0.05, 2.0)  # light of the inside over that of the outline
@@ -248,7 +231,7 @@ def vesicles(rng: np.random.Generator, field: Field) -> Emitters:
     points = np.maximum(12, (radius / SPACING_UM) ** 2 * 6).astype(int).clip(max=2000)
     index = np.repeat(np.arange(count), points)
     angle, height = rng.uniform(0, 2 * np.pi, len(index)), rng.uniform(-1, 1, len(index))
-    depth = rng.uniform(size=len(index)) ** (1 / 3)
+    depth = rng.uniform(size=len(index)) ** (1 / 3)  # uniform in a ball
     depth = np.where((rng.uniform(size=count) < 0.5)[index], depth, 1.0)  # filled, or hollow
     reach = radius[index] * depth * np.sqrt(1 - height**2)
     bright = (np.exp(rng.normal(0, 0.8, count)) / points)[index]
@@ -290,10 +273,7 @@ STRUCTURE_NAMES = tuple(draw.__name__ for draw, _ in STRUCTURES)
 
 
 def structure_kinds(rng: np.random.Generator, names: Sequence[str] = STRUCTURE_NAMES) -> np.ndarray:
-    """Places in STRUCTURES of the first and the second kind of a field, of those named.
-
-    They are the first values that its generator draws.
-    """
+    """Places in STRUCTURES of both kinds of a field, the first values that its generator draws."""
     weights = np.array([weight if draw.__name__ in names else 0.0 for draw, weight in STRUCTURES])
     return rng.choice(len(STRUCTURES), size=2, p=weights / weights.sum())
 
@@ -308,7 +288,7 @@ def draw_structure(
     """
     kinds = structure_kinds(rng, names)
     first = STRUCTURES[kinds[0]][0](rng, field)
-    if rng.uniform() > 0.5 or not len(first[0]):
+    if rng.uniform() > 0.5 or not len(first[0]):  # a blank field stays blank
         return first
     positions, brightness = STRUCTURES[kinds[1]][0](rng, field)
     balance = log_uniform(rng, 0.03, 2.0) * first[1].sum() / max(brightness.sum(), 1e-9)
@@ -321,7 +301,7 @@ def splat(emitters: Emitters, shape: tuple[int, int], pixel_um: float) -> Tensor
     Four pixels share each emitter bilinearly, so that flux and position are kept.
     """
     positions, brightness = emitters
-    place = positions / pixel_um - 0.5
+    place = positions / pixel_um - 0.5  # the centre of pixel 0 lies at half a pixel
     corner = np.floor(place).astype(np.int64)
     share = place - corner
     image = np.zeros(shape[0] * shape[1])
@@ -349,16 +329,13 @@ def draw_specimen(
     drawn_um = drawn_pixel(rng, pixel_um)
     image = splat(draw_structure(rng, (side * drawn_um,) * 2, names), (side, side), drawn_um)
     noise = rng.normal(size=(side, side))
-    smooth = torch.from_numpy(gaussian_filter(noise, side / rng.uniform(6, 20), mode="wrap"))
-    smooth = smooth.float()
-    return image * torch.exp(rng.uniform(0, 1.2) * smooth / smooth.std())
+    smooth = gaussian_filter(noise, side / rng.uniform(6, 20), mode="wrap")
+    light = torch.from_numpy(smooth).float()
+    return image * torch.exp(rng.uniform(0, 1.2) * light / light.std())
 
 
 def draw_texture(rng: np.random.Generator, side: int, photographs: str = "") -> Tensor:
-    """Emitters that form no structure of a cell.
-
-    They show dead leaves, a random field of a power law, or a photograph.
-    """
+    """Emitters of no structure of a cell: dead leaves, a power-law field, or a photograph."""
     kind = rng.choice(3 if photographs else 2)
     if kind == 0:
         image = gaussian_filter(dead_leaves(rng, (side, side)), rng.uniform(0.3, 1.5))

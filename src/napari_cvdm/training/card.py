@@ -28,6 +28,7 @@ def make_card(recipe: Recipe, network: CVDM, recipe_path: str) -> ModelCard:
     for name in RANGED_OPTICS:
         if (value := known.get(name)) is not None:
             low, high = value if isinstance(value, tuple) else (value, value)
+            # A number that is known is a range of no width.
             optics[name] = (low, high)
     return ModelCard(
         name=recipe.name,
@@ -43,6 +44,7 @@ def make_card(recipe: Recipe, network: CVDM, recipe_path: str) -> ModelCard:
         licence=recipe.licence,
         schedule=_schedule_entry(network),
         training={
+            # Only its name: the card travels with the model to other machines.
             "recipe": Path(recipe_path).name,
             "data": recipe.data,
             "simulation": simulation,
@@ -74,6 +76,7 @@ def _commit() -> str:
         done = subprocess.run(
             command, capture_output=True, text=True, check=True, cwd=Path(__file__).parent
         )
+    # An installed package has no repository, and a machine may have no git.
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
     return done.stdout.strip()

@@ -124,14 +124,8 @@ def fine_tuning_recipe(
 ) -> Recipe:
     """The recipe of a fine-tuning; what is not said is as the model was made.
 
-    Parameters
-    ----------
-    name : str
-        Of the new model.
-    card : ModelCard
-        Of the model to start from.
-    **plan
-        Entries of `Plan`; numbers of steps may be left out where a time is to decide them.
+    `name` is that of the new model, `card` that of the model to start from. `plan` are entries of
+    `Plan`; numbers of steps may be left out where a time is to decide them.
 
     Raises
     ------
@@ -190,10 +184,8 @@ def prepare(asked: FineTuning) -> Generator[Progress, None, tuple[TrainRequest, 
             recipe, pairs=replace(recipe.pairs, measured=str(measured), truth=str(truth))
         )
     pace = yield from measure_pace(recipe, asked.device)
-    if asked.minutes is None:
-        recipe = fit_looks(recipe, pace)
-    else:
-        recipe = fit_steps(recipe, pace, asked.minutes)
+    minutes = asked.minutes
+    recipe = fit_looks(recipe, pace) if minutes is None else fit_steps(recipe, pace, minutes)
     path = write_recipe(recipe, asked.folder / RECIPE)
     return TrainRequest(recipe=str(path), out=str(asked.folder), device=asked.device), pace
 
@@ -253,12 +245,8 @@ def fit_steps(recipe: Recipe, pace: Pace, minutes: float) -> Recipe:
         for name, share in shares.items()
     }
     ema = min(max(1 - 1 / (EMA_STEPS * min(steps.values())), EMA_BOUNDS[0]), EMA_BOUNDS[1])
-    plan = replace(
-        recipe.plan,
-        mean_steps=steps.get("mean", 0),
-        diffusion_steps=steps["diffusion"],
-        ema_decay=ema,
-    )
+    mean, diffusion = steps.get("mean", 0), steps["diffusion"]
+    plan = replace(recipe.plan, mean_steps=mean, diffusion_steps=diffusion, ema_decay=ema)
     return fit_looks(replace(recipe, plan=plan), pace)
 
 

@@ -49,14 +49,8 @@ FAILURES = {
 class Finding:
     """Something about a training that its user should know.
 
-    Parameters
-    ----------
-    name : str
-        Of the failure.
-    value, threshold : float
-        What was found, and where the failure begins.
-    advice : str
-        What it means and what to try, one sentence or two.
+    It is the name of a failure, the value that was found, the threshold where the failure begins,
+    and one sentence or two of what it means and what to try.
     """
 
     name: str
@@ -71,14 +65,8 @@ def schedule_findings(
 ) -> tuple[Finding, ...]:
     """Whether the schedule degenerates, does not reach the prior, or is too sharp or too smooth.
 
-    Parameters
-    ----------
-    rate : Tensor of any shape
-        lambda(x) of some field; `pixel_wise`, if it may differ from pixel to pixel.
-    clock : Module
-        t -> T, T', T''.
-    share_done : float
-        In [0, 1], of the stage's steps.
+    `rate` is lambda(x) of some field, of any shape; it is `pixel_wise`, if it may differ from pixel
+    to pixel. The clock is t -> T, T', T''. `share_done` of the stage's steps is in [0, 1].
     """
     times = torch.linspace(1 / CURVE_POINTS, 1, CURVE_POINTS, device=rate.device)
     value, speed, acceleration = clock(times)

@@ -119,8 +119,10 @@ def train(
     """
     recipe = read_recipe(request.recipe)
     resumed = load_state(Path(request.out), recipe.fingerprint) if request.resume else None
+    # Closed also where the iteration ends early: log, lock and process group.
     with closing(Session(request, recipe, resumed, said)) as session:
         for stage in session.stages:
+            # Stages before the one that was left are done.
             if resumed is None or resumed.stage == stage.name:
                 yield from run_stage(session, stage, resumed)
                 resumed = None

@@ -40,15 +40,8 @@ class PairError(RequestError):
 class MeasuredFields:
     """A finite source of fields.
 
-    Parameters
-    ----------
-    entries : sequence of PairEntry
-    task : str
-        Name of the task.
-    register : bool
-        Whether a truth that lies beside its image is moved onto it.
-    seed : int
-        Chooses the order of each pass, and the noise of blank fields.
+    With `register`, a truth that lies beside its image is moved onto it. The seed chooses the order
+    of each pass, and the noise of blank fields.
     """
 
     def __init__(
@@ -80,10 +73,8 @@ class MeasuredFields:
             empty = _empty_plane(pair.measured[0], level, rng)
             truth = np.full(pair.truth.shape, level - dark_level(empty), np.float32)
             return _fluorescence_field_of(self._task, pair, empty, truth)
-        planes = np.stack(
-            [_empty_plane(plane, float(np.median(plane)), rng) for plane in pair.measured]
-        )
-        return phase_field(planes, np.zeros(pair.truth.shape), *_phase_optics(pair))
+        planes = [_empty_plane(plane, float(np.median(plane)), rng) for plane in pair.measured]
+        return phase_field(np.stack(planes), np.zeros(pair.truth.shape), *_phase_optics(pair))
 
 
 def shuffled_number(index: int, count: int, seed: int) -> int:
@@ -171,10 +162,7 @@ def align_pair(pair: Pair, task: str, *, register: bool) -> tuple[np.ndarray, np
         margin = int(np.ceil(found.distance_px)) + (BORDER_PX if found.distance_px else 0)
     height, width = pair.measured.shape[-2:]
     kept = pair.measured[:, margin : height - margin, margin : width - margin]
-    inner = (
-        slice(margin * factor, (height - margin) * factor),
-        slice(margin * factor, (width - margin) * factor),
-    )
+    inner = tuple(slice(margin * factor, (size - margin) * factor) for size in (height, width))
     if task not in FLUORESCENCE:
         return kept, truth[inner] - truth[inner].mean()
     # The unit of a truth is arbitrary. The blurred truth must match the measured signal: counts of
@@ -233,14 +221,13 @@ def compare_widefield(measured: np.ndarray, truth: np.ndarray, factor: int) -> A
     if min(measured.shape) > 4 * BORDER_PX:
         inner = (slice(BORDER_PX, -BORDER_PX),) * 2
         laid, measured = laid[inner], measured[inner]
+    # A constant truth says nothing of the unit.
     gain, offset = 0.0, 0.0
     if laid.std() > 0:
         gain, offset = np.polyfit(laid.ravel(), measured.astype(np.float64).ravel(), 1)
+    correlation = _correlation(laid, measured)
     return Agreement(
-        correlation=_correlation(laid, measured),
-        shift_px=moved,
-        gain=float(gain),
-        offset=float(offset),
+        correlation=correlation, shift_px=moved, gain=float(gain), offset=float(offset)
     )
 
 
@@ -268,6 +255,7 @@ def _find_shift(reference: np.ndarray, moving: np.ndarray) -> tuple[float, float
     total = np.zeros(2)
     for _ in range(REFINEMENTS):
         laid = shift(moving, total, order=3, mode="nearest")
+        # Around zero, so that fading adds no edge.
         first, second = (fade * (image - np.median(image)) for image in (reference, laid))
         found, _, _ = phase_cross_correlation(
             first, second, upsample_factor=SHIFT_PRECISION, normalization=None
@@ -277,7 +265,7 @@ def _find_shift(reference: np.ndarray, moving: np.ndarray) -> tuple[float, float
 
 
 def _correlation(first: np.ndarray, second: np.ndarray) -> float:
-    if first.std() == 0 or second.std() == 0:
+    if first.std() == 0 or second.std() == 0:  # a constant correlates with nothing
         return 0.0
     return float(np.corrcoef(first.ravel(), second.ravel())[0, 1])
 
@@ -297,6 +285,7 @@ def _check_saturation(pair: Pair) -> None:
 def _check_shape(pair: Pair, name: str) -> None:
     task = TASKS[name]
     wanted = tuple(task.upsampling * size for size in pair.measured.shape[-2:])
+    # A phase may have more planes than it needs.
     if len(pair.measured) < task.planes or (task.planes == 1 and len(pair.measured) > 1):
         raise PairError(
             f"{pair.name}: has {len(pair.measured)} plane(s); {task.name} takes {task.inputs}."

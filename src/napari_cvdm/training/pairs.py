@@ -26,9 +26,10 @@ OPEN_FILES = 8
 PIXEL_TOLERANCE = 0.01
 OPTICS = ("pixel_um", "wavelength_um", "medium_index", "na", "defocus_um", "condenser_na")
 SIM_FRAMES = "RawSIMData_level_"
-SIM_TRUTHS = ("SIM_gt.mrc", "SIM_gt_a.mrc")
+SIM_TRUTHS = ("SIM_gt.mrc", "SIM_gt_a.mrc")  # nonlinear SIM has a and b, of which b is gamma 0.6
 OFFICIAL_LARGEST = 1.0
 FIELD_AXES = "TS"  # along these, every frame counts as a field of view of its own
+# Types that are saved as they are; others become float32.
 UNTOUCHED = (np.uint8, np.uint16, np.uint32, np.float32, np.float64)
 
 
@@ -58,12 +59,7 @@ class Pair:
 class PairEntry:
     """A pair that is still in its files.
 
-    Parameters
-    ----------
-    view : str
-        The field of view of the pair. Frames of one file stay together when fields are held out.
-    load : callable
-        () -> Pair.
+    Pairs of one field of view, as the frames of a file, stay together when fields are held out.
     """
 
     view: str
@@ -122,20 +118,14 @@ class Folders:
         ]
 
     def _frames(self, name: str, measured: Path, truth: Path, task: str) -> Iterator[PairEntry]:
-        frames, others = (
-            tuple(
-                size
-                for axis, size in zip(stack.axes, stack.array.shape, strict=True)
-                if axis not in "PYX"
-            )
-            for stack in self._open(measured, truth, task)
-        )
+        frames, others = (stack.loop_shape for stack in self._open(measured, truth, task))
         if frames != others:
             raise RequestError(
                 f"{name}: the measured file has frames {frames} and the truth {others}; each "
                 "frame needs its truth."
             )
-        for index in product(*(range(size) for size in frames)):
+        for index in product(*map(range, frames)):
+            # Frames of one file look alike: held out apart, the score would be too good.
             yield PairEntry(view=name, load=partial(self._load, name, measured, truth, index, task))
 
     def _open(self, measured: Path, truth: Path, task: str) -> tuple[ImageStack, ImageStack]:
@@ -146,18 +136,14 @@ class Folders:
         self, name: str, measured: Path, truth: Path, index: tuple[int, ...], task: str
     ) -> Pair:
         image, sharp = self._open(measured, truth, task)
-        optics = {
-            key: image.states(key) if getattr(self, key) is None else getattr(self, key)
-            for key in OPTICS
-        }
-        pixel_um, factor = optics["pixel_um"], TASKS[task].upsampling
-        if pixel_um and sharp.pixel_um:
-            error = abs(sharp.pixel_um * factor / pixel_um - 1)
-            if error > PIXEL_TOLERANCE:
-                raise RequestError(
-                    f"{name}: pixels are {pixel_um:g} um, and those of the truth "
-                    f"{sharp.pixel_um:g} um; {pixel_um / factor:g} um is needed for the truth."
-                )
+        optics = {key: getattr(self, key) for key in OPTICS}
+        optics |= {key: image.states(key) for key in OPTICS if optics[key] is None}
+        pixel_um, fine_um, factor = optics["pixel_um"], sharp.pixel_um, TASKS[task].upsampling
+        if pixel_um and fine_um and abs(fine_um * factor / pixel_um - 1) > PIXEL_TOLERANCE:
+            raise RequestError(
+                f"{name}: pixels are {pixel_um:g} um, and those of the truth {fine_um:g} um; "
+                f"{pixel_um / factor:g} um is needed for the truth."
+            )
         return Pair(
             name=f"{name}, frame {index}" if index else name,
             measured=image.frame(index),
@@ -187,10 +173,8 @@ class BioSR:
     @property
     def description(self) -> str:
         """For the card."""
-        return (
-            f"BioSR (Qiao et al., Nat. Methods 18, 194, 2021), levels {self.levels[0]} "
-            f"to {self.levels[1]}"
-        )
+        first, last = self.levels
+        return f"BioSR (Qiao et al., Nat. Methods 18, 194, 2021), levels {first} to {last}"
 
     def entries(self, task: str) -> list[PairEntry]:
         """Every level of every cell."""
@@ -281,6 +265,7 @@ class Arrays:
         planes: np.ndarray = np.moveaxis(np.asarray(_array(self.x, "x")[number], np.float32), -1, 0)
         truth: np.ndarray = np.asarray(_array(self.y, "y")[number, ..., 0], np.float32)
         if task == "phase-2shot":
+            # The official code scales both defocused planes together to [-1, 1].
             planes, truth = (planes + 1) / 2, (truth + OFFICIAL_LARGEST) / 2 * self.phase_range_rad
         elif TASKS[task].upsampling == 2 and truth.shape == planes.shape[-2:]:
             # x was interpolated onto y's grid: take that back.
@@ -310,13 +295,15 @@ def _check_optics(pairs: Folders | Arrays) -> None:
 def _array(path: str, name: str) -> np.ndarray:
     try:
         with open_regular(path) as stream:
-            packed = stream.read(2) == b"PK"
+            packed = stream.read(2) == b"PK"  # an NPZ is a ZIP archive, whatever its name
             stream.seek(0)
+            # NumPy would allocate what a header declares.
             if not packed:
                 check_npy(stream, os.fstat(stream.fileno()).st_size)
         if packed:
             with open_arrays(path) as arrays:
                 return arrays[name]
+        # A pickle could run any program.
         return np.load(path, mmap_mode="r", allow_pickle=False)
     except Exception as error:  # NumPy and zipfile let through whatever a damaged file makes happen
         raise RequestError(
@@ -374,12 +361,8 @@ def save_pairs(
     ImageFileError
         The disk is full or may not be written to.
     """
-    sizes, others = (
-        dict(zip(stack.axes, stack.array.shape, strict=True)) for stack in (measured, truth)
-    )
     frames = [
-        {letter: size for letter, size in one.items() if letter not in "PYX"}
-        for one in (sizes, others)
+        dict(zip(stack.loop_axes, stack.loop_shape, strict=True)) for stack in (measured, truth)
     ]
     if frames[0] != frames[1]:
         said = [
@@ -393,8 +376,8 @@ def save_pairs(
     folders = Path(folder) / "measured", Path(folder) / "truth"
     for one in folders:
         one.mkdir(parents=True, exist_ok=True)
-    counts = [size for letter, size in sizes.items() if letter in FIELD_AXES]
-    views = list(product(*(range(size) for size in counts)))
+    counts = (size for letter, size in frames[0].items() if letter in FIELD_AXES)
+    views = list(product(*map(range, counts)))
     for number, view in enumerate(views):
         yield Progress(stage="saving the pairs", done=number, total=len(views))
         name = f"field-{number + 1:04d}.ome.tif"
@@ -406,13 +389,9 @@ def save_pairs(
 def _write_view(stack: ImageStack, view: tuple[int, ...], path: Path, unit: str) -> None:
     places = iter(view)
     index = tuple(next(places) if letter in FIELD_AXES else slice(None) for letter in stack.axes)
+    axes = "".join(letter for letter in stack.axes if letter not in FIELD_AXES)
     pixels = np.asarray(stack.array[index])
+    dtype = pixels.dtype if pixels.dtype in UNTOUCHED else np.dtype(np.float32)
     write_image(
-        path,
-        pixels,
-        axes="".join(letter for letter in stack.axes if letter not in FIELD_AXES),
-        pixel_um=stack.pixel_um,
-        unit=unit,
-        name=stack.source,
-        dtype=pixels.dtype if pixels.dtype in UNTOUCHED else np.dtype(np.float32),
+        path, pixels, axes=axes, pixel_um=stack.pixel_um, unit=unit, name=stack.source, dtype=dtype
     )

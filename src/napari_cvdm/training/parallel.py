@@ -75,13 +75,13 @@ class Processes:
         """The patches of a batch that this process learns from, one slice after the other."""
         size = self._batch // self._parts
         first = self.accelerator.process_index * self._accumulate
-        return tuple(
-            slice(size * part, size * (part + 1)) for part in range(first, first + self._accumulate)
-        )
+        numbers = range(first, first + self._accumulate)
+        return tuple(slice(size * part, size * (part + 1)) for part in numbers)
 
     def backward(self, terms: Terms, routes: Routes) -> Terms:
         """Add the gradient of each route to its parameters; return the loss terms, detached."""
         for index, (name, parameters) in enumerate(routes, start=1):
+            # Each term gives a gradient to its own parameters alone; the last frees the graph.
             self.accelerator.backward(
                 terms[name], inputs=parameters, retain_graph=index < len(routes)
             )

@@ -28,6 +28,7 @@ from napari_cvdm.tasks.phase_input import (
 )
 from napari_cvdm.tasks.phase_inversion import PhaseMaps
 
+# Without a floor, a field that is inverted perfectly would weigh without bound.
 ERROR_FLOOR_PHASE = 0.05
 ERROR_FLOOR_SIGNAL = 0.02
 KNOWN_DARK_SHARE, KNOWN_OPTICS_SHARE = 0.5, 0.75  # of the simulated images
@@ -155,6 +156,7 @@ def simulated_fluorescence(task: Fluorescence, pair: WidefieldPair, seed: int) -
     background: Background = "auto"
     if rng.uniform() < KNOWN_DARK_SHARE:
         background = np.full(counts.shape, pair.camera.offset_counts)
+        # The truth lies above the level that is taken off the image.
         truth = truth + np.float32(dark_level(counts) - pair.camera.offset_counts)
     lens = None
     if task.fine_channels and rng.uniform() < KNOWN_OPTICS_SHARE:
@@ -267,17 +269,13 @@ class FieldPool:
         self._one_at_a_time = Lock()  # the next batch is made while one is learned from
 
     def batch(self, step: int, count: int, side: int, part: slice = slice(None)) -> Batch:
-        """Random patches for one step, turned and mirrored, or a part of them.
+        """Random patches for one step, turned and mirrored, with a side in input pixels.
 
-        Parameters
-        ----------
-        count, side : int
-            Number of patches, and their side [input pixels].
-        part : slice
-            Of the `count` patches. The others are chosen, but neither made nor cut.
+        `part` is a slice of the `count` patches. The others are chosen, but neither made nor cut.
         """
         oldest = int(step * self._rate)
         rng = np.random.default_rng((self._seed, step))
+        # Drawn for all patches, so that a part equals that part of the batch.
         chosen = rng.integers(self._size, size=count) + oldest
         blank = rng.uniform(size=count) < self._blank if self._blank else np.zeros(count, bool)
         seeds = rng.integers(2**32, size=count)

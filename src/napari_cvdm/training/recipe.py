@@ -33,26 +33,16 @@ from napari_cvdm.training.validation import Validation
 
 PARTS = ("all", "denoiser", "schedule")
 SMALLEST = {
-    "mean_steps": 0,
-    "diffusion_steps": 1,
-    "batch": 1,
     "patch_px": 8,
-    "learning_rate": 0.0,
-    "ema_decay": 0.0,
-    "pool_fields": 1,
-    "fields_per_step": 0.0,
-    "fields": 0,
-    "foreground": 0.0,
-    "blank": 0.0,
-    "alpha": 0.0,
-    "accumulate": 1,
-    "log_every": 1,
-    "save_every": 1,
+    **dict.fromkeys(("diffusion_steps", "batch", "pool_fields", "accumulate"), 1),
+    **dict.fromkeys(("log_every", "save_every"), 1),
+    **dict.fromkeys(("mean_steps", "learning_rate", "ema_decay", "fields_per_step"), 0),
+    **dict.fromkeys(("fields", "foreground", "blank", "alpha"), 0),
 }
 """Of the numbers of a plan."""
 
 PAIRS: dict[str, type[MeasuredPairs]] = {"folders": Folders, "biosr": BioSR, "arrays": Arrays}
-LARGEST_RECIPE = 100_000
+LARGEST_RECIPE = 100_000  # bytes
 MOST_DOTS = 200  # in a line: tomllib takes the square of the parts of a dotted key
 PATHS = ("measured", "truth", "folder", "photographs", "x", "y")
 FINGERPRINT = (
@@ -123,6 +113,7 @@ class Plan:
     def __post_init__(self) -> None:
         for name, low in SMALLEST.items():
             value = getattr(self, name)
+            # True is an int, too.
             is_number = isinstance(value, int | float) and not isinstance(value, bool)
             if not is_number or not isfinite(value) or value < low:
                 raise RequestError(
@@ -146,14 +137,9 @@ class Plan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InitialModel:
-    """The model that a fine-tuning begins with.
+    """The model that a fine-tuning begins with: a shipped name, or the folder of a checkpoint.
 
-    Parameters
-    ----------
-    model : str
-        A shipped name, or the folder of a checkpoint.
-    part : {"all", "denoiser", "schedule"}
-        What is trained. All but `all` leave the regression mean as it is.
+    `part` is what is trained, one of `PARTS`. All but "all" leave the regression mean as it is.
     """
 
     model: str
@@ -229,6 +215,7 @@ class Recipe:
             raise RequestError(
                 "the recipe names neither pairs nor a simulation; recipes/smoke.toml is an example."
             )
+        # Without looks, every field may be learned from.
         held_out = looked.fields if looked.every else 0
         if self.solved is not None:
             return split_solved(self.solved, self.simulation, self.seed, held_out)
@@ -257,7 +244,9 @@ class Recipe:
         """SHA-256 of everything that decides the weights."""
         values = asdict(self)
         kept = {name: values[name] for name in FINGERPRINT}
+        # Two kinds of pairs may have the same entries.
         kept["kind"] = type(self.pairs).__name__
+        # How often something is written decides no weight.
         for name in ("log_every", "save_every"):
             del kept["plan"][name]
         return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
@@ -291,44 +280,44 @@ def read_recipe(path: str | Path) -> Recipe:
             "example."
         ) from None
     try:
-        task = values.get("task")
+        task, folder = values.get("task"), path.parent
         if not isinstance(task, str) or find_task(task) is None:
-            raise RequestError(f"{path}: task is {task!r}; allowed are {', '.join(TASKS)}.")
+            raise RequestError(f"task is {task!r}; allowed are {', '.join(TASKS)}.")
         start = None
         if "start" in values:
-            start = InitialModel(**_known(InitialModel, values.pop("start"), "start", path))
-        network = _read_network(values, start, task, path)
-        looked = _known(Validation, values.pop("validation", {}), "validation", path)
+            start = _make(InitialModel, values.pop("start"), "start", folder)
         parts: dict[str, Any] = {
             "start": start,
-            "network": network,
-            "validation": Validation(**looked),
-            **_read_data(values, task, path),
-            "plan": Plan(**_known(Plan, values.pop("plan", {}), "plan", path)),
+            "network": _read_network(values, start, task, folder),
+            "validation": _make(Validation, values.pop("validation", {}), "validation", folder),
+            **_read_data(values, task, folder),
+            "plan": _make(Plan, values.pop("plan", {}), "plan", folder),
         }
-        return Recipe(**_known(Recipe, values, "top level", path), **parts)
-    except RequestError as error:
-        raise RequestError(f"{path}: {str(error).removeprefix(f'{path}: ')}") from None
+        recipe: Recipe = _make(Recipe, values, "top level", folder, **parts)
+        return recipe
+    except RequestError as error:  # the checks of the parts do not know the file
+        raise RequestError(f"{path}: {error}") from None
+    # What a wrong type makes happen in any of the dataclasses.
     except (TypeError, ValueError, LookupError, ArithmeticError, AttributeError) as error:
         raise RequestError(
             f"{path}: {one_line(error)}; recipes/smoke.toml is an example."
         ) from None
 
 
-def _known(kind: type, values: dict[str, Any], section: str, path: Path) -> dict[str, Any]:
-    """The values of a section, if `kind` has all of them; RequestError else.
+def _make(kind: type, values: dict[str, Any], section: str, folder: Path, **parts: Any) -> Any:
+    """A `kind` of the values of a section and further parts; RequestError for unknown values.
 
     Files and folders that a recipe names are beside it, unless their paths are absolute.
     """
     if not isinstance(values, dict):
         raise RequestError(
-            f"{path}: {section} is {one_line(repr(values), 80)}; a section [{section}] is needed."
+            f"{section} is {one_line(repr(values), 80)}; a section [{section}] is needed."
         )
     allowed = {entry.name for entry in fields(kind)}
     unknown = sorted(set(values) - allowed)
     if unknown:
         raise RequestError(
-            f"{path}: [{section}] has {one_line(', '.join(unknown))}; allowed are "
+            f"[{section}] has {one_line(', '.join(unknown))}; allowed are "
             f"{', '.join(sorted(allowed))}."
         )
     found: dict[str, Any] = {
@@ -336,25 +325,25 @@ def _known(kind: type, values: dict[str, Any], section: str, path: Path) -> dict
     }
     for name in PATHS:
         if isinstance(found.get(name), str) and found[name]:
-            found[name] = str(path.parent / found[name])
-    return found
+            found[name] = str(folder / found[name])
+    return kind(**found, **parts)
 
 
 def _read_network(
-    values: dict[str, Any], start: InitialModel | None, task: str, path: Path
+    values: dict[str, Any], start: InitialModel | None, task: str, folder: Path
 ) -> CVDMConfig:
     """The network of the recipe, or that of the model to start from."""
     if start is not None:
         if "network" in values:
             raise RequestError(
-                f"{path}: [network] and [start] are both given; the network is that of "
-                f"{start.model}, so leave [network] out."
+                f"[network] and [start] are both given; the network is that of {start.model}, so "
+                "leave [network] out."
             )
         card = read_card(model_folder(start.model))
         if card.task != task:
             raise RequestError(
-                f"{path}: [start] model {start.model} is for {card.task}, and the recipe for "
-                f"{task}; choose another model."
+                f"[start] model {start.model} is for {card.task}, and the recipe for {task}; "
+                "choose another model."
             )
         return card.config()
     section, parts = values.pop("network", {}), {}
@@ -362,33 +351,31 @@ def _read_network(
         if part in section:
             shape = section.pop(part)
             kind = DFCANConfig if "groups" in shape else UNetConfig
-            parts[part] = kind(**_known(kind, shape, f"network.{part}", path))
-    known: dict[str, Any] = {**_known(CVDMConfig, section, "network", path), **parts}
-    job = TASKS[task]
-    return CVDMConfig(**known, condition_channels=len(job.channels), upsampling=job.upsampling)
+            parts[part] = _make(kind, shape, f"network.{part}", folder)
+    parts |= {"condition_channels": len(TASKS[task].channels), "upsampling": TASKS[task].upsampling}
+    config: CVDMConfig = _make(CVDMConfig, section, "network", folder, **parts)
+    return config
 
 
-def _read_data(values: dict[str, Any], task: str, path: Path) -> dict[str, Any]:
+def _read_data(values: dict[str, Any], task: str, folder: Path) -> dict[str, Any]:
     """The source of pairs: one section of measured pairs, or a simulation with optional images."""
     named = [name for name in (*PAIRS, "simulation") if name in values]
     if len(named) > 1 or ("clean" in values and set(named) & set(PAIRS)):
         raise RequestError(
-            f"{path}: {' and '.join(f'[{name}]' for name in named)} are both given; one says where "
-            "pairs come from."
+            f"{' and '.join(f'[{name}]' for name in named)} are both given; one says where pairs "
+            "come from."
         )
     if named and named[0] in PAIRS:
-        pairs = PAIRS[named[0]]
-        return {"pairs": pairs(**_known(pairs, values.pop(named[0]), named[0], path))}
+        return {"pairs": _make(PAIRS[named[0]], values.pop(named[0]), named[0], folder)}
     kind, section = RANGES[task], values.pop("simulation", {})
     drawn = {entry.name for entry in fields(kind) if isinstance(entry.default, tuple)}
     for name, value in section.items():
         if name in drawn and isinstance(value, float):
             section[name] = [value, value]  # a number that is known is a range of no width
-    found: dict[str, Any] = {"simulation": kind(**_known(kind, section, "simulation", path))}
-    if "clean" in values:
-        found["clean"] = CleanImages(**_known(CleanImages, values.pop("clean"), "clean", path))
-    if "solved" in values:
-        found["solved"] = SolvedFields(**_known(SolvedFields, values.pop("solved"), "solved", path))
+    found = {"simulation": _make(kind, section, "simulation", folder)}
+    for name, other in (("clean", CleanImages), ("solved", SolvedFields)):
+        if name in values:
+            found[name] = _make(other, values.pop(name), name, folder)
     return found
 
 

@@ -47,12 +47,8 @@ Parts = list[tuple[Batch, NoiseDraw]]
 class Session:
     """One training, in one of its processes.
 
-    Attributes
-    ----------
-    offset : int
-        Steps of the stages before: data go on from stage to stage, they do not begin anew.
-    start : Score or None
-        Of the model that a fine-tuning begins with.
+    `start` is the score of the model that a fine-tuning begins with. `offset` is the number of
+    steps of the stages before: data go on from stage to stage, they do not begin anew.
     """
 
     def __init__(
@@ -87,13 +83,13 @@ class Session:
         self.start: Score | None = None
         if recipe.start is not None and self._held_out:
             said(Progress(stage="scoring the model to start from", done=0, total=0))
-            self.start = (
-                self._score(self.network) if resumed is None else Score(**resumed.progress["start"])
-            )
+            known = None if resumed is None else Score(**resumed.progress["start"])
+            self.start = known or self._score(self.network)
         self._out.mkdir(parents=True, exist_ok=True)
         self._closing = ExitStack()
         self._log: RunLog | None = None
         if is_first_process():
+            # Two trainings in one folder would mix their states.
             self._closing.enter_context(sole_writer(self._out))
             clear_leftovers(self._out, LEFTOVERS_BELOW)
             self._log = RunLog(self._out, resumed)
@@ -119,6 +115,7 @@ class Session:
 
     def batches(self, first: int, steps: int) -> Generator[Parts, None, None]:
         """The parts of each step's batch for this process; the next ones are made in advance."""
+        # One thread: more would take the cores from the step.
         with ThreadPoolExecutor(max_workers=1, thread_name_prefix="training data") as ahead:
             self._said(Progress(stage="preparing the first images", done=0, total=0))
             coming = self._begin_parts(ahead, first, steps)
@@ -163,17 +160,13 @@ class Session:
         self, run: StageRun, score: Score | None, rate: Tensor | None
     ) -> tuple[Finding, ...]:
         """What is wrong with the training, with the score of a look and the rate if they exist."""
-        found = gradient_findings(run.counts.skipped, run.done)
+        counts, network = run.counts, self.network
+        found = gradient_findings(counts.skipped, run.done)
         if score is not None:
-            counts = run.counts
             found += overfitting_findings(_criterion(run, score), counts.best, counts.best_step)
         if rate is not None:
-            found += schedule_findings(
-                rate,
-                self.network.clock,
-                pixel_wise=self.network.config.schedule == "pixel-wise",
-                share_done=run.done / run.stage.steps,
-            )
+            share, pixel_wise = run.done / run.stage.steps, network.config.schedule == "pixel-wise"
+            found += schedule_findings(rate, network.clock, pixel_wise=pixel_wise, share_done=share)
         if run.stage.name == "diffusion" and score is not None:
             found += spread_findings(score)
         return found
@@ -186,7 +179,7 @@ class Session:
             return None
         return network.rate(network.features(batch.channels, network.mean_residual(batch.channels)))
 
-    def preview(self, run: StageRun, number: int = 0) -> Preview | None:
+    def preview(self, run: StageRun, number: int) -> Preview | None:
         """Reconstruction of a held-out field by the averaged weights; None if none is held out."""
         if not self._held_out:
             return None
@@ -223,6 +216,7 @@ class Session:
             card = replace(card, metrics={**card.metrics, "held_out": found})
         if is_first_process():
             save_checkpoint(self._out, self.network.cpu(), card)
+        # The others must not leave the group while the first one writes.
         self._processes.accelerator.wait_for_everyone()
         return card, score
 
@@ -235,6 +229,7 @@ class Session:
 def first_network(recipe: Recipe) -> CVDM:
     """The network at the start: that of the initial model, or one with seeded random weights."""
     if recipe.start is not None:
+        # A copy: the model itself may be in use for reconstructions.
         return deepcopy(load_model(recipe.start.model).network).train()
     torch.manual_seed(recipe.seed)
     return CVDM(recipe.network)

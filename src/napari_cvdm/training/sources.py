@@ -48,7 +48,7 @@ from napari_cvdm.training.pool import (
     solved_field,
 )
 
-SEED_STRIDE = 1_000_003
+SEED_STRIDE = 1_000_003  # fields of one seed: the next seed begins after them
 HELD_OUT_SEED = 500_000  # added to the seed: no training reaches these
 RECORD = "fields.json"
 EDITION = 4  # raised where a seed comes to another field: inversion, deconvolution, stored names
@@ -61,12 +61,8 @@ READY = ("channels", "initial_estimate", "truth")
 class SimulatedFields:
     """Fields of a simulation; index i is that of the seed `seed * SEED_STRIDE + i`.
 
-    Parameters
-    ----------
-    draws : sequence of callable
-        What is in the fields, by turns; random objects where there are none.
-    count : int, optional
-        Fields that are learned from again and again; None for new ones without end.
+    `draws` put something into the fields, by turns; without any, random objects do. `count` fields
+    are learned from again and again; None is for new ones without end.
     """
 
     ranges: Ranges
@@ -82,8 +78,7 @@ class SimulatedFields:
 
     def blank(self, index: int) -> TrainingField:
         """Make one with nothing in it."""
-        draw = _no_phase if isinstance(self.ranges, PhaseRanges) else _no_structure
-        return FIELDS[self.ranges.task](self.ranges, self.seed * SEED_STRIDE + index, draw)
+        return FIELDS[self.ranges.task](self.ranges, self.seed * SEED_STRIDE + index, _draw_nothing)
 
 
 def _phase_field(ranges: PhaseRanges, seed: int, draw: DrawPhase | None) -> TrainingField:
@@ -106,14 +101,9 @@ FIELDS: dict[str, MakeField] = {
 """How each task makes a field: (ranges, seed, what draws the object or None) -> field."""
 
 
-def _no_phase(
-    rng: np.random.Generator, shape: tuple[int, int], ranges: PhaseRanges, pixel_um: float
-) -> np.ndarray:
-    return np.zeros(shape)
-
-
-def _no_structure(rng: np.random.Generator, side: int, pixel_um: float) -> Tensor:
-    return torch.zeros(side, side)
+def _draw_nothing(rng: np.random.Generator, size: Any, *optics: Any) -> np.ndarray | Tensor:
+    """An empty phase of a shape, or no emitters on a square of a side."""
+    return np.zeros(size) if isinstance(size, tuple) else torch.zeros(size, size)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -141,6 +131,7 @@ def save_field(path: Path, solved: SolvedField) -> None:
     """Write one field."""
     maps = {entry.name: getattr(solved.maps, entry.name) for entry in fields(PhaseMaps)}
     rows, columns = maps.pop("frame")
+    # float16 ends at 65504.
     maps |= {name: np.clip(maps[name], -6e4, 6e4).astype(np.float16) for name in COARSE}
     frame = [rows.start, rows.stop, columns.start, columns.stop]
     _save_arrays(path, truth=solved.truth, frame=frame, **maps)
@@ -149,12 +140,9 @@ def save_field(path: Path, solved: SolvedField) -> None:
 def save_training_field(path: Path, solved: TrainingField) -> None:
     """Write a field that is ready for training, in half precision."""
     images = {name: getattr(solved, name).numpy().astype(np.float16) for name in READY}
+    pixel_um = solved.pixel_um or 0.0
     _save_arrays(
-        path,
-        weight=solved.weight,
-        pixel_um=solved.pixel_um or 0.0,
-        fine_channels=solved.fine_channels,
-        **images,
+        path, weight=solved.weight, pixel_um=pixel_um, fine_channels=solved.fine_channels, **images
     )
 
 
@@ -206,6 +194,7 @@ def solve_missing(folder: Path, ranges: Ranges, seed: int, numbers: range) -> It
     """
     folder.mkdir(parents=True, exist_ok=True)
     made_of = {"version": __version__, "edition": EDITION, "seed": seed, **_ranges_entry(ranges)}
+    # Before anything is written into the folder of another training.
     _check_record(folder, made_of)
     clear_leftovers(folder)
     write_file(folder / RECORD, (json.dumps(made_of, indent=2) + "\n").encode())
@@ -230,6 +219,7 @@ def _check_record(folder: Path, made_of: dict[str, Any]) -> None:
     path = folder / RECORD
     if not path.exists():
         return
+    # Through JSON, which makes tuples lists.
     kept, wanted = parse_json_object(read_bounded(path)), json.loads(json.dumps(made_of))
     different = sorted(name for name in wanted if kept.get(name) != wanted[name])
     if different:
@@ -241,12 +231,9 @@ def _check_record(folder: Path, made_of: dict[str, Any]) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SolvedFields:
-    """``[solved]``: fields that were simulated and inverted before.
+    """``[solved]``: a folder of fields that were simulated and inverted before.
 
-    Parameters
-    ----------
-    folder : str
-        With one NPZ file for each field, as ``napari-cvdm simulate --solved`` writes them.
+    Each is one NPZ file, as ``napari-cvdm simulate --solved`` writes them.
     """
 
     folder: str
@@ -287,13 +274,7 @@ class SolvedSource:
 class CleanImages:
     """``[clean]``: sharp fluorescence images, or phase maps [rad].
 
-    The microscope of ``[simulation]`` degrades them.
-
-    Parameters
-    ----------
-    folder : str
-    pixel_um : float, optional
-        Where the files do not say.
+    The microscope of ``[simulation]`` degrades them. `pixel_um` is for files that do not say it.
     """
 
     folder: str
@@ -334,14 +315,9 @@ class Split:
 
 
 def held_out_views(views: Sequence[str], share: float, seed: int) -> frozenset[str]:
-    """Fields of view to hold out: at least one, never all, chosen by the seed.
+    """Fields of view to hold out: a share in (0, 1), at least one, never all, chosen by the seed.
 
-    Parameters
-    ----------
-    views : sequence of str
-        One for each field; fields of one view stay together.
-    share : float
-        In (0, 1), of the views.
+    `views` has the view of each field; fields of one view stay together.
 
     Raises
     ------
@@ -368,15 +344,14 @@ def split_simulation(
 ) -> Split:
     """A simulation, or clean images degraded by it; held-out fields have own seeds and images."""
     draws = clean.draws(ranges) if clean is not None else {}
+    # Other seeds are not enough: a held-out field would show a learned image.
     kept = held_out_views(list(draws), share, seed) if draws else frozenset[str]()
     learned = tuple(draw for name, draw in draws.items() if name not in kept)
     unseen = tuple(draw for name, draw in draws.items() if name in kept)
     training = SimulatedFields(ranges=ranges, seed=seed, draws=learned, count=fields)
     reserved = SimulatedFields(ranges=ranges, seed=seed + HELD_OUT_SEED, draws=unseen)
-    return Split(
-        training=training,
-        held_out=tuple(partial(reserved.field, index) for index in range(held_out)),
-    )
+    kept_fields = tuple(partial(reserved.field, index) for index in range(held_out))
+    return Split(training=training, held_out=kept_fields)
 
 
 def split_solved(fields: SolvedFields, ranges: Ranges, seed: int, held_out: int) -> Split:
@@ -402,16 +377,10 @@ def split_measured(
 ) -> Split:
     """Measured pairs, split by field of view."""
     kept = held_out_views([entry.view for entry in entries], share, seed)
+    learned = [entry for entry in entries if entry.view not in kept]
+    unseen = [entry for entry in entries if entry.view in kept]
     training, reserved = (
-        MeasuredFields(
-            [entry for entry in entries if (entry.view in kept) is is_held_out],
-            task,
-            register=register,
-            seed=seed,
-        )
-        for is_held_out in (False, True)
+        MeasuredFields(some, task, register=register, seed=seed) for some in (learned, unseen)
     )
-    return Split(
-        training=training,
-        held_out=tuple(partial(reserved.exactly, number) for number in range(reserved.count)),
-    )
+    held_out = tuple(partial(reserved.exactly, number) for number in range(reserved.count))
+    return Split(training=training, held_out=held_out)

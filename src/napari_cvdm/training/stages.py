@@ -121,15 +121,10 @@ class DiffusionObjective(nn.Module):
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Stage:
-    """What differs between the stages.
+    """What differs between the stages "mean" and "diffusion".
 
-    Parameters
-    ----------
-    name : {"mean", "diffusion"}
-    objective : Module
-        (batch, draw) -> terms.
-    routes : Routes
-        Which term gives which parameters their gradient.
+    The objective is (batch, draw) -> terms. The routes say which term gives which parameters their
+    gradient.
     """
 
     name: str
@@ -161,19 +156,13 @@ def stages_of(network: CVDM, plan: Plan, part: str) -> tuple[Stage, ...]:
     else:
         routes = [("network", denoiser), ("schedule", schedule), ("likelihood", std)]
     fixed = {"denoiser": ("schedule",), "schedule": ("network", "likelihood")}.get(part, ())
+    routes = [route for route in routes if route[1] and route[0] not in fixed]
+    regression, denoising = MeanObjective(network), DiffusionObjective(network, plan.alpha)
+    first = plan.mean_steps if mean else 0
+    then = plan.diffusion_steps if network.config.diffused else 0
     stages = (
-        Stage(
-            name="mean",
-            steps=plan.mean_steps if mean else 0,
-            objective=MeanObjective(network),
-            routes=(("mean", mean),),
-        ),
-        Stage(
-            name="diffusion",
-            steps=plan.diffusion_steps if network.config.diffused else 0,
-            objective=DiffusionObjective(network, plan.alpha),
-            routes=tuple(route for route in routes if route[1] and route[0] not in fixed),
-        ),
+        Stage(name="mean", steps=first, objective=regression, routes=[("mean", mean)]),
+        Stage(name="diffusion", steps=then, objective=denoising, routes=routes),
     )
     return tuple(stage for stage in stages if stage.steps)
 
@@ -287,9 +276,8 @@ class StageRun:
             terms["gradient"] = length
             decay = USUAL_DECAY if counts.usual_gradient else 0.0
             counts.usual_gradient = decay * counts.usual_gradient + (1 - decay) * length
-            counts.sums = {
-                name: counts.sums.get(name, 0.0) + value for name, value in terms.items()
-            }
+            for name, value in terms.items():
+                counts.sums[name] = counts.sums.get(name, 0.0) + value
             counts.skipped_in_a_row = 0
         else:
             self._skip(length)

@@ -45,13 +45,9 @@ COLUMNS = (
 class TrainingState:
     """A saved moment.
 
-    Parameters
-    ----------
-    progress : dict
-        Plain values: `stage`, `step` (done in it), `counts` of the stage, and what the training
-        knows of its start.
-    tensors : dict of str to Tensor
-        Prefixed ``network.``, ``average.``, ``best.`` and ``optimiser.<index>.``.
+    Its plain values are `stage`, `step` (done in it), `counts` of the stage, and what the training
+    knows of its start. The tensors are ``network.``, ``average.``, ``best.`` and
+    ``optimiser.<index>.``.
     """
 
     progress: dict[str, Any]
@@ -69,11 +65,8 @@ class TrainingState:
 
     def part(self, prefix: str) -> dict[str, Tensor]:
         """Tensors under a prefix, without it."""
-        return {
-            name.removeprefix(prefix): tensor
-            for name, tensor in self.tensors.items()
-            if name.startswith(prefix)
-        }
+        named = [name for name in self.tensors if name.startswith(prefix)]
+        return {name.removeprefix(prefix): self.tensors[name] for name in named}
 
     def restore(self, network: CVDM, average: AveragedModel, optimiser: Optimizer) -> int:
         """Restore network, averaged weights and the optimiser's moments; return the steps done."""
@@ -84,6 +77,7 @@ class TrainingState:
             index: self.part(f"optimiser.{index}.")
             for index in range(len(saved["param_groups"][0]["params"]))
         }
+        # Parameters that no step has reached have no moments.
         saved["state"] = {index: entry for index, entry in moments.items() if entry}
         optimiser.load_state_dict(saved)
         return self.step
@@ -98,6 +92,7 @@ def kept_if_resumable(folder: Path) -> Iterator[None]:
     empty = not (folder.exists() and any(folder.iterdir()))
     try:
         yield
+    # Also where the user stops it, which is no Exception.
     except BaseException:
         if empty and not (folder / STATE).exists():
             shutil.rmtree(folder, ignore_errors=True)
@@ -115,6 +110,7 @@ def is_without_state(folder: Path) -> bool:
     below = list(so_far.iterdir()) if so_far.is_dir() and not so_far.is_symlink() else []
     for path in (*folder.iterdir(), *below):
         is_own = path in (log, so_far) or path.match(LEFTOVERS)
+        # Somebody's own file here means that the folder must not be written over.
         if path.is_symlink() or not (is_own or (path in below and path.name in (CARD, WEIGHTS))):
             return False
     head = (",".join(COLUMNS) + "\n").encode()
@@ -164,6 +160,7 @@ def load_state(folder: Path, fingerprint: str) -> TrainingState | None:
             f"{folder} has no {STATE} to resume from; leave out --resume to start anew."
         )
     try:
+        # A pipe would wait for somebody who writes.
         open_regular(path).close()
     except (OSError, ValueError) as error:
         raise RequestError(
@@ -181,6 +178,7 @@ def load_state(folder: Path, fingerprint: str) -> TrainingState | None:
         raise RequestError(
             f"{path} cannot be resumed from ({one_line(error)}); train anew in another folder."
         ) from None
+    # A power cut may leave half a state, which counts as none.
     except (SafetensorError, ValueError, TypeError, KeyError):
         return None
     if progress.get("recipe") != fingerprint:
@@ -206,6 +204,7 @@ class RunLog:
             self._forget_after(state)
         self._board: Any = None
         if find_spec("tensorboard") is not None:
+            # TensorBoard would write to wherever a link leads.
             refuse_link(folder / "tensorboard")
             from torch.utils.tensorboard import SummaryWriter
 

@@ -24,15 +24,8 @@ from napari_cvdm.training.pool import TrainingField
 SAMPLER = "sde-2m"
 CLOCK_POINTS = 100
 RATE_QUANTILES = (0.05, 0.5, 0.95)
-# Smallest numbers that a recipe may give.
-SMALLEST = {
-    "fields": 1,
-    "every": 0,
-    "samples": 2,
-    "evaluations": 1,
-    "patience": 0,
-    "largest_px": 16,
-}
+# Smallest numbers that a recipe may give; one sample has no variance.
+SMALLEST = dict(fields=1, every=0, samples=2, evaluations=1, patience=0, largest_px=16)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,9 +159,9 @@ def score_network(network: CVDM, fields: Sequence[TrainingField], plan: Validati
     sums = np.zeros(6)
     for number, entry in enumerate(fields):
         channels, initial_estimate, truth, weights = cut_to_centre(entry, plan.largest_px, network)
-        samples, centre, _ = posterior_samples(
-            network, channels, initial_estimate, plan, seed=number
-        )
+        # A field has the same noise at each look: scores differ by the weights alone.
+        samples, centre, _ = posterior_samples(network, channels, initial_estimate, plan, number)
+        # Outside the frame of a phase, no truth is known.
         known = (weights > 0)[0, 0]
         images = (samples, centre, initial_estimate, truth)
         sums += sum_errors(*(image[..., known] for image in images))
@@ -183,28 +176,21 @@ def sum_errors(
     They are the squared errors of mean, centre and initial estimate, the CRPS, the variance and the
     number of pixels.
     """
-    errors = [
-        float((image - truth).square().sum())
-        for image in (samples.mean(dim=0, keepdim=True), centre, initial_estimate)
-    ]
-    crps = crps_ensemble(
-        truth.double().cpu().numpy().ravel(),
-        samples.double().flatten(1).T.cpu().numpy(),
-        estimator="fair",
-    )
+    centres = (samples.mean(dim=0, keepdim=True), centre, initial_estimate)
+    errors = [float((image - truth).square().sum()) for image in centres]
+    true, drawn = truth.double().flatten(), samples.double().flatten(1).T
+    crps = crps_ensemble(true.cpu().numpy(), drawn.cpu().numpy(), estimator="fair")
     return np.array([*errors, float(np.sum(crps)), float(samples.var(dim=0).sum()), truth.numel()])
 
 
 def pool_errors(sums: np.ndarray, samples: int) -> Score:
     """The score of all fields, from their sums."""
-    error, around, start, crps, variance = (float(value) for value in sums[:5] / sums[5])
-    ratio = sqrt((1 + 1 / samples) * variance / error) if error else 1.0
+    *squares, crps, variance = (float(value) for value in sums[:5] / sums[5])
+    # The mean of S samples is off by another 1 / S of their variance.
+    ratio = sqrt((1 + 1 / samples) * variance / squares[0]) if squares[0] else 1.0
+    rmse, centre, baseline = map(sqrt, squares)
     return Score(
-        rmse=sqrt(error),
-        centre_rmse=sqrt(around),
-        baseline_rmse=sqrt(start),
-        crps=crps,
-        spread_ratio=ratio,
+        rmse=rmse, centre_rmse=centre, baseline_rmse=baseline, crps=crps, spread_ratio=ratio
     )
 
 
@@ -212,12 +198,7 @@ def pool_errors(sums: np.ndarray, samples: int) -> Score:
 class ScheduleNow:
     """The schedule on the patches that were just learned from.
 
-    Parameters
-    ----------
-    rates : tuple of float
-        lambda of the pixels at 5, 50 and 95 %, rising.
-    clock : ClockCurve
-        gamma(t) = exp(-lambda T(t)) of each of them.
+    The rates are lambda of the pixels at 5, 50 and 95 %, each with gamma(t) = exp(-lambda T(t)).
     """
 
     rates: tuple[float, float, float]

@@ -117,12 +117,9 @@ def fit_periodic(
     surrounded: Fit,
 ) -> Solving:
     """Fit a field that repeats, from a fit with unknown surroundings, unless it is hopeless."""
+    frame = (planes.shape[-2], planes.shape[-1])
     model = PhaseForwardModel.create(
-        (planes.shape[-2], planes.shape[-1]),
-        defocus_um,
-        microscope,
-        condenser_na=condenser_na,
-        like=planes,
+        frame, defocus_um, microscope, condenser_na=condenser_na, like=planes
     )
     rows, columns = surrounded.model.frame
     inner = replace(

@@ -243,10 +243,7 @@ class PhaseMaps:
 
 
 def phase_maps(estimate: PhaseEstimate, fresnel: float, draws: np.ndarray) -> PhaseMaps:
-    """The maps of an estimate.
-
-    The width is that of a few draws (S, H, W) [rad], averaged over a neighbourhood.
-    """
+    """The maps of an estimate; the width is a local average over draws (S, H, W) [rad]."""
     fit, (rows, columns) = estimate.fit, estimate.fit.model.frame
     draws = draws - draws[:, rows, columns].mean(axis=(-2, -1), keepdims=True)
     width = np.sqrt(gaussian_filter(np.square(draws).mean(axis=0), WIDTH_PX, mode="wrap"))

@@ -103,10 +103,7 @@ class PhasePosterior:
         return height * width * (FIT_BYTES + PLANE_BYTES * self.fit.model.planes)
 
     def blend(self, image: np.ndarray) -> np.ndarray:
-        """The estimate and the trusted share of what the network changes, levelled as the result.
-
-        The network's image is (Y, X) [rad].
-        """
+        """Estimate plus trusted share of the network's change (Y, X) [rad], levelled as results."""
         return (self.result + TRUST * (image - self.estimate)).astype(np.float32)
 
     def refine(self, image: np.ndarray, stream: int) -> Drawing:

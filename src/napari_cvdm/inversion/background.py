@@ -203,10 +203,7 @@ def densest_value(values: np.ndarray) -> float:
 
 
 def _phase_precision(fit: Fit) -> Tensor:
-    """Precision of the phase of a weak object at each frequency, (H, W // 2 + 1).
-
-    It is a Schur complement, so it holds for any absorption.
-    """
+    """Precision of a weak object's phase, whatever its absorption (Schur): (H, W // 2 + 1)."""
     of_mu, mixed, of_phi = weak_normal(fit.weight, fit.model)
     return of_phi + fit.prior.spectrum[1] - mixed.square() / (of_mu + fit.prior.spectrum[0])
 

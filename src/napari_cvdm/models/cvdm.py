@@ -251,10 +251,7 @@ class CVDM(nn.Module):
         return self.residual_scale * torch.exp(bounded)
 
     def first_layer_features(self, features: Tensor) -> Tensor:
-        """Contribution of the features to the denoiser's first layer, on the working grid.
-
-        It is computed once and used at every step.
-        """
+        """Contribution of the features to the denoiser's first layer, used at every step."""
         return features if self.denoiser is None else self.denoiser.first_layer_features(features)
 
     def output(self, noisy: Tensor, neg_log_gamma: Tensor, first_layer_features: Tensor) -> Tensor:

@@ -151,10 +151,7 @@ class ResidualBlock(nn.Module):
         zero_init(self.second)
 
     def modulated(self, level: Tensor | None) -> Modulation:
-        """1 + scale, and shift, for a level of shape (B, level_channels, Y, X).
-
-        They have the memory layout of the features.
-        """
+        """1 + scale, and shift, for a level (B, level_channels, Y, X); laid out as features."""
         if self.modulation is None:
             return None
         scale, shift = self.modulation(level).chunk(2, dim=1)

@@ -184,10 +184,7 @@ def gamma_and_beta(rate: np.ndarray, clock: ClockCurve) -> tuple[np.ndarray, np.
 
 
 class LinearClock(nn.Module):
-    """beta = b0 + (b1 - b0) t, so lambda T(t) = b0 t + (b1 - b0) t^2 / 2.
-
-    Sources: Ho et al. 2020, Song et al. 2021.
-    """
+    """beta = b0 + (b1 - b0) t (Ho et al. 2020), so lambda T = b0 t + (b1 - b0) t^2 / 2."""
 
     def forward(self, times: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """T, dT/dt and d2T/dt2 at times in [0, 1], each of the shape of `times`."""

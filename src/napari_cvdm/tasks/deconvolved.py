@@ -267,8 +267,8 @@ class Deconvolution:
         """
         expected = self.model.apply(canvas)
         least = max(LEAST_DEVIATION * float(self.data.abs().max()), torch.finfo(torch.float32).tiny)
-        variance = torch.from_numpy(np.sqrt(self.noise.variance(expected.numpy())))
-        deviation = variance.float().clamp(min=least)
+        deviation = torch.from_numpy(np.sqrt(self.noise.variance(expected.numpy())))
+        deviation = deviation.float().clamp(min=least)
         return self.weight * (self.data - expected) / deviation, deviation
 
 

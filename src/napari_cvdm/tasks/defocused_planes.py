@@ -52,7 +52,7 @@ def over_background(frame: np.ndarray, background: Background) -> tuple[np.ndarr
         levels = np.broadcast_to(fitting(background, planes), planes.shape)
     elif background == "auto":
         seen = [plane[where] for plane, where in zip(frame, measured, strict=True)]
-        # Cut-off pixels do not count: a bright spot of a single plane is not light of the lamp.
+        # Without cut-off pixels: a bright spot of one plane is no light of the lamp.
         means = [unclipped_mean(plane, float(plane.mean(dtype=np.float64))) for plane in seen]
         median = float(np.median(frame[measured]))
         levels = equalised_levels(median, np.array(means))[:, None, None]

@@ -96,10 +96,7 @@ class Fluorescence:
     def _measure(
         self, frame: np.ndarray, background: Background, lens: Lens | None
     ) -> tuple[np.ndarray, FrameNumbers]:
-        """Counts above the dark image, where there is one, and the numbers of the whole frame.
-
-        The counts are NaN where nothing was measured.
-        """
+        """Counts above the dark image, NaN where not measured, and the numbers of the frame."""
         seen = np.where(measured_pixels(frame[0]), frame[0], np.nan)
         counts, level = above_dark(seen, background)
         return counts, FrameNumbers(

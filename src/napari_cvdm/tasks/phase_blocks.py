@@ -252,10 +252,7 @@ def blank_levels(
 def measure_phase_statistics(
     planes: Sequence[SampledPlane], plan: Plan, reader: FrameReader
 ) -> Generator[str, None, PhaseBlocks]:
-    """What must be global of one field; measured step by step.
-
-    The planes are those over the blank-field image, where there is one.
-    """
+    """What must be global of one field, from planes over the blank field; step by step."""
     microscope, defocus_um = plan.microscope, plan.positions_um
     levels = blank_levels(planes, plan.background, reader.shape)
     step = max(1, ceil(max(reader.shape) / LARGEST_COARSE_PX))

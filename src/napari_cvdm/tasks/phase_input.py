@@ -16,7 +16,7 @@ from torch import Tensor
 
 from napari_cvdm.tasks.phase_inversion import NOISE_ORIGIN, PhaseMaps
 from napari_cvdm.tasks.phase_posterior import PhasePosterior
-from napari_cvdm.tasks.task import NetworkInput
+from napari_cvdm.tasks.task import NetworkInput, count_from
 
 CHANNELS = (
     "phase over strength",
@@ -56,11 +56,7 @@ def network_window(maps: PhaseMaps) -> tuple[slice, slice]:
 
 def inner_frame(maps: PhaseMaps) -> tuple[slice, slice]:
     """The frame within `network_window`."""
-    rows, columns = (
-        slice(part.start - seen.start, part.stop - seen.start)
-        for part, seen in zip(maps.frame, network_window(maps), strict=True)
-    )
-    return rows, columns
+    return count_from(network_window(maps), maps.frame)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -119,12 +119,9 @@ def fit_periodic(
     surrounded: Fit,
 ) -> Solving:
     """Fit a field that repeats, from a fit with unknown surroundings, unless it is hopeless."""
+    frame = (planes.shape[-2], planes.shape[-1])
     model = PhaseForwardModel.create(
-        (planes.shape[-2], planes.shape[-1]),
-        defocus_um,
-        microscope,
-        condenser_na=condenser_na,
-        like=planes,
+        frame, defocus_um, microscope, condenser_na=condenser_na, like=planes
     )
     rows, columns = surrounded.model.frame
     inner = replace(
@@ -248,10 +245,7 @@ class PhaseMaps:
 
 
 def phase_maps(estimate: PhaseEstimate, fresnel: float, draws: np.ndarray) -> PhaseMaps:
-    """The maps of an estimate.
-
-    The width is that of a few draws (S, H, W) [rad], averaged over a neighbourhood.
-    """
+    """The maps of an estimate; the width is a local average over draws (S, H, W) [rad]."""
     fit, (rows, columns) = estimate.fit, estimate.fit.model.frame
     draws = draws - draws[:, rows, columns].mean(axis=(-2, -1), keepdims=True)
     width = np.sqrt(gaussian_filter(np.square(draws).mean(axis=0), WIDTH_PX, mode="wrap"))

@@ -18,6 +18,7 @@ import numpy as np
 from napari_cvdm.core.result import name_stages
 from napari_cvdm.inversion import Fit
 from napari_cvdm.tasks.phase_inversion import WIDTH_DRAWS, draw_phases
+from napari_cvdm.tasks.task import count_from
 
 # Of what the network changes. With more, bright planes are explained worse than by noise
 # (`python -m paper.sample_phases`).
@@ -102,10 +103,7 @@ class PhasePosterior:
         return height * width * (FIT_BYTES + PLANE_BYTES * self.fit.model.planes)
 
     def blend(self, image: np.ndarray) -> np.ndarray:
-        """The estimate and the trusted share of what the network changes, levelled as the result.
-
-        The network's image is (Y, X) [rad].
-        """
+        """Estimate plus trusted share of the network's change (Y, X) [rad], levelled as results."""
         return (self.result + TRUST * (image - self.estimate)).astype(np.float32)
 
     def refine(self, image: np.ndarray, stream: int) -> Drawing:
@@ -113,7 +111,7 @@ class PhasePosterior:
         work = self._levelled_draw(stream // 2)
         drawn = yield from name_stages("drawing from the posterior", work)
         blended = self.blend(image) + (1 - 2 * (stream % 2)) * drawn[self.window]
-        inner = self._frame_in_window()
+        inner = count_from(self.window, self.fit.model.frame)
         whole = all(
             part.start >= 0 and part.stop <= size
             for part, size in zip(inner, blended.shape, strict=True)
@@ -126,8 +124,8 @@ class PhasePosterior:
     def draw_phases(self, count: int) -> Drawing:
         """Samples of the physics alone within the frame: (S, h, w) [rad]; step by step."""
         drawn = yield from _stack_draws(self._levelled_draw, count, "drawing from the posterior")
-        rows, columns = self.fit.model.frame
-        return np.asarray(self.result[self._frame_in_window()] + drawn[:, rows, columns])
+        frame = self.fit.model.frame
+        return np.asarray(self.result[count_from(self.window, frame)] + drawn[:, *frame])
 
     def within(self, part: tuple[slice, slice]) -> "PhasePosterior":
         """The same for a part of the window."""
@@ -138,14 +136,6 @@ class PhasePosterior:
         return replace(
             self, window=(rows, columns), estimate=self.estimate[part], result=self.result[part]
         )
-
-    def _frame_in_window(self) -> tuple[slice, slice]:
-        """Rows and columns of the frame, counted in the window; they may lie outside of it."""
-        rows, columns = (
-            slice(part.start - seen.start, part.stop - seen.start)
-            for part, seen in zip(self.fit.model.frame, self.window, strict=True)
-        )
-        return rows, columns
 
     def _levelled_draw(self, stream: int) -> Drawing:
         drawn = yield from self.draws.draw(stream)

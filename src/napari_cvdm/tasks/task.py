@@ -313,6 +313,15 @@ class Task(Protocol):
         """Global statistics that were kept in a file."""
 
 
+def count_from(window: tuple[slice, slice], part: tuple[slice, slice]) -> tuple[slice, slice]:
+    """Rows and columns of a part, counted from a window's first; they may lie outside of it."""
+    rows, columns = (
+        slice(one.start - seen.start, one.stop - seen.start)
+        for one, seen in zip(part, window, strict=True)
+    )
+    return rows, columns
+
+
 def refine_mask(mask: np.ndarray, factor: int) -> np.ndarray:
     """A mask (Y, X) on a grid of `factor` times as many pixels along each axis."""
     return np.kron(mask, np.ones((factor, factor), dtype=bool))

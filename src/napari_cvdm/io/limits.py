@@ -12,7 +12,7 @@ import stat
 import struct
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from io import BytesIO
@@ -25,7 +25,7 @@ import imagecodecs
 import numpy as np
 import tifffile
 
-from napari_cvdm.io.errors import ImageFileError, one_line
+from napari_cvdm.io.errors import ImageFileError, incomplete_error, one_line
 
 LARGEST_RECORD = 20_000_000
 DEEPEST = 50
@@ -229,7 +229,55 @@ def check_expansion(wanted: int, stored: int, source: str) -> None:
         )
 
 
-def check_image_segments(page: Any, source: str) -> None:
+def check_segments(pages: Iterable[Any], source: str) -> int:
+    """Count the bytes of TIFF pages, where all their strips and tiles are there.
+
+    Raises
+    ------
+    ImageFileError
+        A strip or tile is missing, ends behind the file, or cannot unpack to what is declared.
+    """
+    # By where it lies: the same bytes, named twice, are no more bytes.
+    stored: dict[tuple[str, int], int] = {}
+    for page in pages:
+        file = page.parent.filehandle
+        segments = list(zip(page.dataoffsets, page.databytecounts, strict=False))
+        if len(segments) < max(1, prod(page.chunked)) or any(
+            count <= 0 or offset + count > file.size for offset, count in segments
+        ):
+            raise incomplete_error(source)
+        largest = max(count for _, count in segments)
+        check_expansion(prod(page.chunks) * page.dtype.itemsize, largest, source)
+        _check_image_segments(page, source)
+        stored.update(((file.name, offset), count) for offset, count in segments)
+    return sum(stored.values())
+
+
+def fill_byte_counts(tiff: tifffile.TiffFile) -> None:
+    """Put in the sizes of strips where a program left them out, or wrote 0 or too much."""
+    if _strip_sizes(tiff.pages.first, tiff.filehandle.size) is None:
+        return
+    for page in tiff.pages:
+        page.databytecounts = _strip_sizes(page, tiff.filehandle.size) or page.databytecounts
+
+
+def _strip_sizes(page: Any, end: int) -> tuple[int, ...] | None:
+    """Bytes of the strips of a page, which follow from its shape if it is not compressed.
+
+    None where the stated ones are inside a file of `end` bytes.
+    """
+    rows, length, offsets = page.rowsperstrip, page.imagelength, page.dataoffsets
+    if page.compression != 1 or page.planarconfig != 1 or page.is_tiled or page.bitspersample % 8:
+        return None
+    if not page.nbytes or rows < 1 or len(offsets) != ceil(length / rows):
+        return None
+    stated = [*page.databytecounts, *[0] * len(offsets)]
+    if all(0 < count <= end - offset for offset, count in zip(offsets, stated, strict=False)):
+        return None
+    return tuple(min(rows, length - top) * page.nbytes // length for top in range(0, length, rows))
+
+
+def _check_image_segments(page: Any, source: str) -> None:
     """Raise ImageFileError if a segment is a larger image than its strip or tile.
 
     JPEG and its kin have heads of their own, and their decoders ask for the memory of these.

@@ -24,7 +24,7 @@ from mrcfile.mrcinterpreter import MrcInterpreter  # type: ignore[import-untyped
 
 from napari_cvdm.core.request import ImageStack
 from napari_cvdm.io.axes import ordered_axes, usable_dtype
-from napari_cvdm.io.errors import ImageFileError, one_line
+from napari_cvdm.io.errors import ImageFileError, choose_series, one_line
 from napari_cvdm.io.limits import check_expansion
 from napari_cvdm.io.metadata import (
     NM_PER_UM,
@@ -208,15 +208,10 @@ def _read_scene(
 def _choose_scene(image: Any, series: int | None, source: str) -> tuple[int, tuple[str, ...]]:
     """Go to a scene; its number from 0, and a sentence where there are others."""
     scenes = tuple(getattr(image, "scenes", ())) or ("",)
-    listed = ", ".join(f"{place} ({name})" for place, name in enumerate(scenes, start=1))
-    chosen = 1 if series is None else series
-    if not 1 <= chosen <= len(scenes):
-        raise ImageFileError(f"{source}: has no series {chosen}; there are {listed}.")
-    if chosen > 1:
-        image.set_scene(chosen - 1)
-    several = series is None and len(scenes) > 1
-    sentence = f"{source}: has several images: {listed}. 1 was read; choose with --series N."
-    return chosen - 1, (sentence,) if several else ()
+    number, others = choose_series(scenes, series, source)
+    if number:
+        image.set_scene(number)
+    return number, tuple(f"{source}: {sentence}" for sentence in others)
 
 
 def _pixel_sizes(image: Any) -> dict[str, float | None]:

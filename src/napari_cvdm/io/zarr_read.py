@@ -21,7 +21,7 @@ from zarr.storage import LocalStore, WrapperStore
 from napari_cvdm.core.intensity import is_far_from_zero
 from napari_cvdm.core.request import ImageStack
 from napari_cvdm.io.axes import UNNAMED_AXES, ordered_axes, usable_dtype
-from napari_cvdm.io.errors import ImageFileError, one_line
+from napari_cvdm.io.errors import ImageFileError, choose_series, one_line
 from napari_cvdm.io.limits import (
     METADATA,
     UNPACKERS,
@@ -212,14 +212,9 @@ def _choose_image(
     if not isinstance(group, zarr.Group) or not ("OME" in group or LAYOUT_KEY in found):
         raise ValueError("it is Zarr without multiscales")
     names = _ome_of(group["OME"]).get("series", ["0"]) if "OME" in group else ["0"]
-    chosen = 1 if series is None else series
-    listed = ", ".join(f"{place} ({name})" for place, name in enumerate(names, start=1))
-    if not 1 <= chosen <= len(names):
-        raise ImageFileError(f"{path}: has no series {chosen}; there are {listed}.")
-    inner, ome, _ = _choose_image(group[names[chosen - 1]], path, None)
-    several = series is None and len(names) > 1
-    sentence = f"has several images: {listed}. 1 was read; choose with --series N."
-    return inner, ome, [sentence] if several else []
+    number, others = choose_series(names, series, path)
+    inner, ome, _ = _choose_image(group[names[number]], path, None)
+    return inner, ome, others
 
 
 def _check_kind(ome: Mapping[str, Any], group: Any, path: Path) -> None:

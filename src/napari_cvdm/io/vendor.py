@@ -9,7 +9,7 @@ import os
 import subprocess
 import sys
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from io import BytesIO
 from math import prod
@@ -40,14 +40,15 @@ from napari_cvdm.io.metadata import (
 SUFFIXES = (".czi", ".lif", ".nd2")
 METADATA_BYTES = 1 << 30  # of memory that the metadata of a file may take
 _COPIES = 4  # of the pixels, in the memory of their reader
-# Only Linux holds a process to a limit of its memory.
 PATIENCE_S = 3600  # of the process that reads a file: a damaged one may never end
+# Only Linux holds a process to a limit of its memory.
 CONFINED = sys.platform == "linux"
 _PROGRAM = "from napari_cvdm.io.vendor import read_in_process; read_in_process()"
+# Tags of a CZI file, and how many of their units one of ours is.
 _ZEISS_TAGS = {
-    "na": "LensNA",
-    "immersion_index": "RefractiveIndex",
-    "emission_um": "EmissionWavelength",
+    "na": ("LensNA", 1.0),
+    "immersion_index": ("RefractiveIndex", 1.0),
+    "emission_um": ("EmissionWavelength", NM_PER_UM),
 }
 _INSTALL = "pip install 'napari-cvdm[bioio]', or save the image as OME-TIFF from Fiji"
 
@@ -100,18 +101,16 @@ def read_vendor_file(path: Path, series: int | None = None) -> ImageStack:
             raise ImageFileError(said["error"])
         pixels.seek(0)
         array = np.load(pixels, allow_pickle=False)
+    stated = said["stated"]
+    # JSON made lists of the tuples.
+    stated |= {name: tuple(stated[name]) for name in ("channels", "warnings")}
     return ImageStack(
         array=array,
         axes=said["axes"],
         source=path.name,
         files=(str(path),),
-        **_stated_of(said["stated"]).for_stack(),
+        **Stated(**stated).for_stack(),
     )
-
-
-def _stated_of(said: Mapping[str, Any]) -> Stated:
-    lists = {name: tuple(said[name]) for name in ("channels", "warnings")}
-    return Stated(**{**said, **lists})
 
 
 def read_in_process() -> None:
@@ -124,14 +123,13 @@ def read_in_process() -> None:
         names = ("pixel_um", "place", "channels", "origins", "warnings")
         stated = {name: getattr(stack, name) for name in names}
         said = {"axes": stack.axes, "stated": asdict(Stated(optics=stack.metadata, **stated))}
-    except (ImageFileError, OSError, MemoryError) as error:
+    except ImageFileError as error:
         said = {"error": str(error)}
-        if not isinstance(error, ImageFileError):
-            place = gettempdir()
-            said = {
-                "error": f"{path.name}: its pixels could not be put into {place} "
-                f"({one_line(error)}). Free space there, or set TMPDIR to another folder."
-            }
+    except (OSError, MemoryError) as error:
+        said = {
+            "error": f"{path.name}: its pixels could not be put into {gettempdir()} "
+            f"({one_line(error)}). Free space there, or set TMPDIR to another folder."
+        }
     print(json.dumps(said))
 
 
@@ -142,10 +140,9 @@ def _limit_memory(more: int) -> None:
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
     wanted = pages * resource.getpagesize() + more
-    resource.setrlimit(
-        resource.RLIMIT_AS,
-        (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard),
-    )
+    # A limit of the user's own may be lower, and cannot be raised.
+    soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
 
 
 def _read_scene(
@@ -168,6 +165,7 @@ def _read_scene(
             number, noticed = _choose_scene(image, series, source)
             declared = prod(image.shape) * np.dtype(image.dtype).itemsize
             check_expansion(declared, path.stat().st_size, source)
+            # Before the limit rises: metadata are read under that of metadata.
             sizes, stated = _pixel_sizes(image), _said(image, suffix, number, source)
             limit(METADATA_BYTES + _COPIES * declared)
             array, axes = ordered_axes(
@@ -240,15 +238,14 @@ def zeiss_stated(metadata: Element, source: str) -> Stated:
     for all channels.
     """
     said = {
-        name: sorted({float(found.text) for found in metadata.iter(tag) if found.text})
-        for name, tag in _ZEISS_TAGS.items()
+        name: sorted({float(found.text) / unit for found in metadata.iter(tag) if found.text})
+        for name, (tag, unit) in _ZEISS_TAGS.items()
     }
-    waves = [wave / NM_PER_UM for wave in said.pop("emission_um")]
-    said["emission_um"] = waves
     optics = {
         name: values[0] for name, values in said.items() if len(values) == 1 and values[0] > 0
     }
     where = f"the metadata of {source}"
+    waves = said["emission_um"]
     unclear = {"emission_um": several_waves(waves)} if len(waves) > 1 else {}
     return Stated(optics=optics, origins={**dict.fromkeys(optics, where), **unclear})
 

@@ -28,14 +28,14 @@ import tifffile
 from napari_cvdm.io.errors import ImageFileError, incomplete_error, one_line
 
 LARGEST_RECORD = 20_000_000
-DEEPEST = 50
+DEEPEST = 50  # brackets within brackets
 # Deflate packs at most 1032 bytes into one, LZW 1365. A small image may be only background, which
 # newer methods pack further.
 LARGEST_EXPANSION = 1400
 ALWAYS_ALLOWED_BYTES = 16 << 20
 # No measured image of this size is that empty.
 LARGE_BYTES, LARGE_EXPANSION = 512 << 20, 100
-LARGEST_DIRECTORY = 100_000
+LARGEST_DIRECTORY = 100_000  # bytes of the list of an archive's members
 NPZ_PACKING = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 LARGEST_NPY_HEADER = 1 << 16  # NumPy itself reads no more than 10,000 bytes
 # By the number of a compression in a TIFF.
@@ -53,22 +53,14 @@ J2K_SIZE = re.compile(rb"\xff\x4f\xff\x51....(.{8})", re.DOTALL)
 LARGEST_PLANES = 1_000_000
 LARGEST_XML = {"<": 2_000_000, "=": 8_000_000}
 LARGEST_CHUNKS = 10_000_000
+# Blocks of a large image in chunks of single pixels would take minutes.
 FEW_CHUNKS, SMALLEST_CHUNK = 10_000, 256
 LZMA_MEMORY = 256 << 20
 # Zarr 2 lets metadata name any installed codec. One of them, pickle, executes what it unpacks. The
 # codecs here only turn numbers into numbers.
-CHANGING = (
-    "astype",
-    "bitround",
-    "bytes",
-    "delta",
-    "endian",
-    "fixedscaleoffset",
-    "packbits",
-    "quantize",
-    "sharding_indexed",
-    "shuffle",
-    "transpose",
+CHANGING = tuple(
+    "astype bitround bytes delta endian fixedscaleoffset packbits quantize sharding_indexed "
+    "shuffle transpose".split()
 )
 CHECKING = ("adler32", "crc32", "crc32c", "fletcher32", "jenkins_lookup3")
 METADATA = ("zarr.json", ".zarray", ".zattrs", ".zgroup", ".zmetadata")

@@ -20,9 +20,11 @@ if sys.platform != "win32":
 
 LEFTOVERS = ".napari-cvdm-*.part"
 LEFTOVERS_BELOW = f"**/{LEFTOVERS}"
+# Whether names can be looked up in an open folder, which stays that one if its path is changed.
 HAS_HANDLES = os.open in os.supports_dir_fd and os.rename in os.supports_dir_fd
 NO_LINK = getattr(os, "O_NOFOLLOW", 0)
 FOLDER = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0)
+# What file systems answer that cannot sync.
 _CANNOT_SYNC = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP})
 
 
@@ -72,6 +74,7 @@ def _open_below(folder: Path, within: Path) -> int | None:
             place /= name
             refuse_link(place)
             step = name if handle is not None else place
+            # Another process may have made it, and it is opened as a folder in any case.
             with suppress(FileExistsError):
                 os.mkdir(step, dir_fd=handle)
                 if handle is not None:
@@ -132,7 +135,7 @@ def complete_file(path: Path, within: Path | None = None) -> Iterator[BinaryIO]:
                 os.unlink(part, dir_fd=handle)
             raise
         if handle is not None:
-            _sync(handle)
+            _sync(handle)  # the name is an entry of the folder
     except OSError as error:
         raise writing_error(path, error) from error
     finally:
@@ -219,6 +222,7 @@ def clear_leftovers(folder: Path, pattern: str = LEFTOVERS) -> None:
             if path.is_symlink() or sys.platform == "win32":
                 path.unlink()
                 continue
+            # A named pipe of that name would wait for somebody who writes.
             descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | NO_LINK)
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

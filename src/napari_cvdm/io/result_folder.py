@@ -186,14 +186,15 @@ def _stored(folder: Path, record: Mapping[str, Any]) -> StoredResult:
     output, settings, inputs = record["output"], record["settings"], record["inputs"]
     axes, pixel_um, clock = output["axes"], float(output["pixel_um"]), output["clock"]
     mean = _image(folder, "mean")
+    # The settings hold the pixel of the measured image, the output that of the result.
+    upsampling = round(float(settings["pixel_um"]) / pixel_um)
     sizes = dict(zip(mean.axes, mean.array.shape, strict=True))
     shape = tuple(sizes.get(letter, 1) for letter in axes)  # files drop axes of length 1
-    upsampling = round(float(settings["pixel_um"]) / pixel_um)
     planes = len(settings.get("defocus_um") or (0.0,))
     has_samples = (folder / f"samples{ENDING}").exists()
     region = settings.get("region")
     reconstruction = Reconstruction(
-        mean=_pixels(folder, "mean", shape),
+        mean=_pixels(folder, "mean", shape, mean),
         variance=_pixels(folder, "variance", shape),
         rate=_pixels(folder, "rate", shape),
         valid=_pixels(folder, "valid", shape) > 0,
@@ -242,10 +243,18 @@ def _image(folder: Path, name: str) -> ImageStack:
 
 
 def _pixels(
-    folder: Path, name: str, shape: tuple[int, ...], *, leading: bool = False
+    folder: Path,
+    name: str,
+    shape: tuple[int, ...],
+    stack: ImageStack | None = None,
+    *,
+    leading: bool = False,
 ) -> np.ndarray:
-    """Pixels in the shape that was written; `leading` tells that one more axis stands before it."""
-    stack = _image(folder, name)
+    """Pixels in the shape that was written, of an image that may be read already.
+
+    `leading` tells that one more axis stands before the shape.
+    """
+    stack = stack or _image(folder, name)
     array = stack.array
     # OME puts its other axis behind the one it shares.
     if leading and "S" in stack.axes and array.ndim > len(shape):

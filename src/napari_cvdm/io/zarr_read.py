@@ -37,7 +37,7 @@ LAYOUT_KEY = "bioformats2raw.layout"
 UNLISTED_AXES = "tczyx"
 KNOWN_VERSIONS = ("0.1", "0.2", "0.3", "0.4", "0.5")
 LARGEST_METADATA, LARGEST_CHUNK = 10_000_000, 1 << 30  # in a file
-CHECKSUM_BYTES = 16
+CHECKSUM_BYTES = 16  # that a checksum may add to a chunk
 MOST_COUNTED = 100_000  # chunks; to count more of them takes longer than to read
 WIDEST_STORED = 8  # a filter may keep numbers of one byte as numbers of eight
 
@@ -66,9 +66,7 @@ def open_ngff(path: Path, series: int | None = None) -> ImageStack:
     try:
         group, ome, noticed = _choose_image(_root_of(path), path, series)
         multiscale = ome["multiscales"][0]
-        dataset = _finest(group, multiscale["datasets"])
-        stored = group[dataset["path"]]
-        check_declared_sizes(stored, path)
+        dataset, stored = _finest(group, multiscale["datasets"], path)
         stored, renamed = _as_chunks_are_named(stored)
         # 0.1 and 0.2 have five axes without a name.
         listed = multiscale.get("axes") or UNLISTED_AXES[-stored.ndim :]
@@ -80,7 +78,7 @@ def open_ngff(path: Path, series: int | None = None) -> ImageStack:
             "".join(name if name in ("T", "C", "Z", "Y", "X") else next(free) for name in names),
             path.name,
         )
-        scale, translation, short = _placed(_transformations(dataset, multiscale), len(axes))
+        scale, translation, short = _placed(dataset, multiscale, len(axes))
         noticed += [*renamed, *short, *lost]
         return ImageStack(
             array=array,
@@ -115,10 +113,9 @@ def open_all(path: Path) -> list[PlacedImage]:
         for number in range(1, len(names) + 1):
             group, ome, _ = _choose_image(root, path, number)
             multiscale = ome["multiscales"][0]
-            dataset, axes = _finest(group, multiscale["datasets"]), multiscale["axes"]
-            stored = group[dataset["path"]]
-            check_declared_sizes(stored, path)
-            scale, translation, _ = _placed(_transformations(dataset, multiscale), len(axes))
+            axes = multiscale["axes"]
+            dataset, stored = _finest(group, multiscale["datasets"], path)
+            scale, translation, _ = _placed(dataset, multiscale, len(axes))
             images.append(
                 PlacedImage(
                     array=da.from_zarr(_bounded(stored)),
@@ -143,15 +140,6 @@ def _root_of(path: Path) -> Any:
     return zarr.open_group(RegularFileStore(LocalStore(path, read_only=True)), mode="r")
 
 
-def _transformations(
-    dataset: Mapping[str, Any], multiscale: Mapping[str, Any]
-) -> list[Mapping[str, Any]]:
-    return [
-        *(dataset.get("coordinateTransformations") or ()),
-        *(multiscale.get("coordinateTransformations") or ()),
-    ]
-
-
 def _advice(path: Path) -> str:
     """What to try where a folder is no OME-Zarr."""
     names = {one.name for one in path.glob("*")}
@@ -166,12 +154,18 @@ def _advice(path: Path) -> str:
     return f"Give the folder that ends in .ome.zarr{example}."
 
 
-def _finest(group: Any, datasets: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
-    """The largest level, which should be the first one; the last one, where the order is turned."""
-    first, last = datasets[0], datasets[-1]
-    if last["path"] == first["path"] or last["path"] not in group:
-        return first
-    return max(first, last, key=lambda one: prod(group[one["path"]].shape))
+def _finest(
+    group: Any, datasets: Sequence[Mapping[str, Any]], path: Path
+) -> tuple[Mapping[str, Any], Any]:
+    """The largest level, and its array, whose declared sizes are checked."""
+    # It should be the first level. Some files turn the order round.
+    ends = [
+        one for one in (datasets[0], datasets[-1]) if one is datasets[0] or one["path"] in group
+    ]
+    finest = max(ends, key=lambda one: prod(group[one["path"]].shape))
+    stored = group[finest["path"]]
+    check_declared_sizes(stored, path)
+    return finest, stored
 
 
 def _as_chunks_are_named(stored: zarr.Array[Any]) -> tuple[zarr.Array[Any], list[str]]:
@@ -260,10 +254,12 @@ def _without_lost_chunks(pixels: Any, stored: Any, path: Path) -> tuple[Any, lis
     grid = [-(-size // side) for size, side in zip(stored.shape, sides, strict=True)]
     if prod(grid) > MOST_COUNTED:
         return pixels, []
-    there = {index: _is_there(path, stored, index) for index in product(*map(range, grid))}
+    folder, name_of = path / stored.path, stored.metadata.encode_chunk_key
+    there = {index: (folder / name_of(index)).exists() for index in product(*map(range, grid))}
     lost = {index for index, found in there.items() if not found}
     if not 0 < 2 * len(lost) < len(there):
         return pixels, []
+    # One plane of one chunk tells how far from zero the values lie.
     index = next(index for index, found in there.items() if found)
     corner = tuple(place * side for place, side in zip(index, sides, strict=True))
     ends = zip(corner[-2:], sides[-2:], strict=True)
@@ -283,10 +279,6 @@ def _without_lost_chunks(pixels: Any, stored: Any, path: Path) -> tuple[Any, lis
     ]
 
 
-def _is_there(path: Path, stored: Any, index: tuple[int, ...]) -> bool:
-    return (path / stored.path / stored.metadata.encode_chunk_key(index)).exists()
-
-
 def _channel_names(ome: Mapping[str, Any], notes: Mapping[str, Any]) -> tuple[str, ...]:
     found = (ome.get("omero") or {}).get("channels") or ()
     names = tuple(str(channel.get("label") or "") for channel in found)
@@ -299,13 +291,17 @@ def _ome_of(group: Any) -> Any:
 
 
 def _placed(
-    transformations: Sequence[Mapping[str, Any]], dimensions: int
+    dataset: Mapping[str, Any], multiscale: Mapping[str, Any], dimensions: int
 ) -> tuple[list[float], list[float], list[str]]:
     """Scale and translation of all transformations, applied in turn.
 
     The scale is not a number where none is stated. A transformation of fewer numbers than axes is
     that of the last axes, and there is a sentence.
     """
+    # Those of a level come before those of all levels (NGFF 0.4, multiscales).
+    transformations = [
+        step for of in (dataset, multiscale) for step in of.get("coordinateTransformations") or ()
+    ]
     scale, translation, short = [1.0] * dimensions, [0.0] * dimensions, []
     for step in transformations:
         kind = step["type"]
@@ -418,6 +414,7 @@ class BoundedCodec(BytesBytesCodec):
     async def _decode_single(self, chunk_bytes: Any, chunk_spec: Any) -> Any:
         most = largest_stored(chunk_spec.shape)
         unpack = partial(UNPACKERS[self.name], chunk_bytes.to_bytes(), most)
+        # As zarr's own codecs do it: chunks are unpacked side by side.
         return chunk_spec.prototype.buffer.from_bytes(await to_thread(unpack))
 
     def compute_encoded_size(self, input_byte_length: int, chunk_spec: Any) -> int:
@@ -436,5 +433,6 @@ class RegularFileStore(WrapperStore[Any]):
         if key.endswith(METADATA):
             parse_json_object(read_bounded(path, LARGEST_METADATA))
         else:
+            # Of a shard, which may be larger, only parts are read.
             open_regular(path, LARGEST_CHUNK if byte_range is None else inf).close()
         return await super().get(key, prototype, byte_range)

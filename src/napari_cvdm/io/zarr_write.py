@@ -210,7 +210,9 @@ def _write_pixels(group: Any, image: PlacedImage, order: list[int]) -> None:
 def _store_class(local_store: Any) -> Any:
     """A store whose files are on the disk before they get their names; see `complete_file`."""
 
+    # zarr is an extra, so its class is not there when this module is imported.
     class CompleteStore(local_store):  # type: ignore[misc]
+        # zarr may call any of these three, so each ends in `write_file`.
         def set_sync(self, key: str, value: Any) -> None:
             self._check_writable()
             write_file(self.root / key, value.to_bytes(), within=self.root.parent)
@@ -278,6 +280,7 @@ def build_pyramid(path: Path, image: GridImage, grid: Grid) -> None:
 
     group = import_zarr(path).open_group(_store_of(path), path=image.name, mode="r+")
     finer, levels = group["0"], grid.levels()
+    # A coarse pixel of a mask is valid where all four finer ones are.
     coarsen = np.min if finer.dtype.kind == "u" else partial(np.mean, dtype=np.float64)
     for level in range(1, levels):
         rows, columns = (size // 2 for size in finer.shape[-2:])

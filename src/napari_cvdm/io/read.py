@@ -1,5 +1,6 @@
 """One door for every image file: read whole, or opened and read part by part."""
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -36,7 +37,7 @@ def _read_npy(path: Path) -> ImageStack:
         )
     axes = UNNAMED_AXES[:leading] + "YX"[-array.ndim :] if array.ndim else ""
     array, axes = ordered_axes(usable_dtype(array, source), axes, source)
-    return ImageStack(array=array, axes=axes, source=source, files=(str(path),))
+    return ImageStack(array=array, axes=axes, source=source, files=(os.path.realpath(path),))
 
 
 _READERS: dict[str, Callable[[Path], ImageStack]] = {

@@ -108,7 +108,7 @@ def read_vendor_file(path: Path, series: int | None = None) -> ImageStack:
         array=array,
         axes=said["axes"],
         source=path.name,
-        files=(str(path),),
+        files=(os.path.realpath(path),),
         **Stated(**stated).for_stack(),
     )
 
@@ -199,7 +199,7 @@ def _read_scene(
         warnings=noticed,
     )
     return ImageStack(
-        array=array, axes=axes, source=source, files=(str(path),), **stated.for_stack()
+        array=array, axes=axes, source=source, files=(os.path.realpath(path),), **stated.for_stack()
     )
 
 
@@ -292,7 +292,7 @@ def read_mrc(path: Path) -> ImageStack:
                     raise ValueError(
                         "fewer bytes than its header promises, or an unknown pixel type"
                     )
-                return _stack(mrc, source)
+                return _stack(mrc, path)
     except ImageFileError:
         raise
     except Exception as error:  # mrcfile lets through whatever a damaged header makes happen
@@ -320,7 +320,8 @@ def _check_extended_header(path: Path) -> None:
         )
 
 
-def _stack(mrc: MrcFile, source: str) -> ImageStack:
+def _stack(mrc: MrcFile, path: Path) -> ImageStack:
+    source = path.name
     priism = bytes(mrc.header.map)[:3] != b"MAP"
     array, axes = np.array(mrc.data), "QZYX"[-mrc.data.ndim :]
     if axes == "ZYX" and not mrc.is_volume():
@@ -350,6 +351,7 @@ def _stack(mrc: MrcFile, source: str) -> ImageStack:
         axes=axes,
         pixel_um=pixel_um,
         source=source,
+        files=(os.path.realpath(path),),
         metadata=metadata,
         place={"z_step_um": step} if step else {},
         origins=origins,

@@ -1,5 +1,6 @@
 """OME-Zarr 0.4 (Zarr 2) and 0.5 (Zarr 3) in: the finest level, with axes, pixel size and place."""
 
+import os
 from asyncio import to_thread
 from collections.abc import Mapping, Sequence
 from copy import copy
@@ -84,7 +85,7 @@ def open_ngff(path: Path, series: int | None = None) -> ImageStack:
             array=array,
             axes=letters,
             source=path.name,
-            files=(str(path),),
+            files=(os.path.realpath(path),),
             channels=_channel_names(ome, group.attrs.get(NOTES_KEY) or {}),
             warnings=tuple(f"{path.name}: {sentence}" for sentence in noticed),
             **_lengths(axes, scale, translation, path.name),

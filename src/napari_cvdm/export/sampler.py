@@ -146,6 +146,7 @@ class OneStepFromCounts(OneStep):
         scale = torch.maximum(
             percentile(pixels, BRIGHT_PERCENTILE) - dark, NOISE_FLOOR * noise_deviation(image)
         )
+        # A blank image has neither signal nor noise to divide by.
         scale = torch.where(scale > 0, scale, torch.ones_like(scale))[:, None, None, None]
         signal = (image - dark[:, None, None, None]) / scale
         condition = torch.cat([signal, signal.sign() * signal.abs().sqrt()], dim=1)
@@ -167,6 +168,7 @@ def percentile(ordered: Tensor, percent: float) -> Tensor:
 
 def noise_deviation(image: Tensor) -> Tensor:
     """`intensity.noise_sigma` of images (B, 1, Y, X): (B,)."""
+    # What is smooth cancels, and the noise of four values adds up to twice that of one.
     checker = image[..., :-1, :-1] - image[..., 1:, :-1] - image[..., :-1, 1:] + image[..., 1:, 1:]
     return MAD_TO_SIGMA / 2 * _grouped_median(checker.abs().flatten(1).sort(dim=1).values)
 

@@ -86,22 +86,13 @@ class PackagedTensor:
 class Package:
     """What makes one package.
 
-    Parameters
-    ----------
-    readme : str
-        Markdown.
-    inputs, outputs : tuple of PackagedTensor
-        Sizes follow those of the first input.
-    smallest_px, step_px : int
-        The first input may be ``smallest_px + n * step_px`` wide and high.
-    parts : Path
-        A folder for the files of the package.
+    Sizes follow those of the first input, which may be ``smallest_px + n * step_px`` wide and high.
     """
 
     file_name: str
     title: str
     summary: str
-    readme: str
+    readme: str  # Markdown
     author: str
     card: ModelCard
     tags: tuple[str, ...]
@@ -110,15 +101,12 @@ class Package:
     smallest_px: int
     step_px: int
     weights: v0_5.WeightsDescr
-    parts: Path
+    parts: Path  # a folder for the files of the package
 
     def write(self, folder: Path) -> Path:
         """Write the package into a folder as a .zip file, and test it there.
 
-        Raises
-        ------
-        ExportError
-            What the format does not allow, or outputs that do not come back.
+        Raises ExportError for what the format does not allow, or outputs that do not come back.
         """
         try:
             path = save_bioimageio_package(self._description(), output_path=folder / self.file_name)

@@ -95,25 +95,11 @@ def complete_file(path: Path, within: Path | None = None) -> Iterator[BinaryIO]:
     """A new file that takes the name `path` when the block ends well, else is removed.
 
     Its content is on the disk before it gets the name. An older file or link of that name is
-    replaced, and what a link points to stays as it was.
+    replaced, and what a link points to stays as it was. Below `within`, an existing folder that is
+    the file's own if left out, missing folders are made, and no link is followed.
 
-    Parameters
-    ----------
-    path : Path
-        The file to make.
-    within : Path, optional
-        An existing folder above it. Missing folders below are made, and no link below is followed.
-        The file's own folder if left out.
-
-    Yields
-    ------
-    file
-        To write bytes to.
-
-    Raises
-    ------
-    ImageFileError
-        The disk is full, the folder may not be written to, or a folder below `within` is a link.
+    Raises ImageFileError where the disk is full, the folder may not be written to, or a folder
+    below `within` is a link.
     """
     handle: int | None = None
     try:

@@ -33,14 +33,9 @@ _INTENSITIES = frozenset({"MINISBLACK", "MINISWHITE", "RGB", "YCBCR", "PALETTE"}
 
 
 def usable_dtype(array: np.ndarray, source: str) -> np.ndarray:
-    """The array in native byte order, if its pixels are real numbers.
+    """The array in native byte order, if its pixels are real numbers, else an ImageFileError.
 
     Booleans become 0 and 1 (uint8), long doubles float64. `source` is a name for messages.
-
-    Raises
-    ------
-    ImageFileError
-        Complex, text, object or structured pixels, or none at all.
     """
     if array.dtype.kind not in "buif":
         advice = (
@@ -82,27 +77,11 @@ def storable(array: np.ndarray, source: str) -> np.ndarray:
 
 
 def ordered_axes(array: np.ndarray, axes: str, source: str) -> tuple[np.ndarray, str]:
-    """Put the axes of a file into the order and the letters of an `ImageStack`.
+    """Put the axes of a file, one letter for each, into the order and letters of an `ImageStack`.
 
-    Parameters
-    ----------
-    array : ndarray
-        Pixels, one dimension for each letter of `axes`.
-    axes : str
-        Letters as tifffile names them. S is colour. Q, I and others have no meaning that is known
-        here.
-
-    Returns
-    -------
-    array : ndarray of shape (..., Y, X)
-        Without axes of length 1; colour has become a leading channel axis.
-    axes : str
-        Letters among T, C, Z, S, ending in YX; unknown axes are S, then T, Z, C.
-
-    Raises
-    ------
-    ImageFileError
-        No Y and X, or more axes than there are letters.
+    The letters are those of tifffile: S is colour, and Q, I and others have no meaning that is
+    known here. Axes of length 1 are left out, colour becomes a channel axis, and unknown axes
+    become S, then T, Z, C. Raises ImageFileError where there are no Y and X, or too many axes.
     """
     if "Y" not in axes or "X" not in axes:
         raise ImageFileError(
@@ -147,12 +126,8 @@ def check_channels_first(shape: tuple[int, ...], axes: str, source: str) -> None
 def check_pixels(stack: ImageStack) -> None:
     """Refuse an image that no reconstruction can be made from.
 
-    Frames are looked at until one of them can be used; the others are skipped in the run.
-
-    Raises
-    ------
-    ImageFileError
-        What `check_frame` finds in the first frame, where no frame can be used.
+    Frames are looked at until one of them can be used; the others are skipped in the run. Where
+    none can be used, the ImageFileError is that of `check_frame` for the first one.
     """
     found: ImageFileError | None = None
     for index in np.ndindex(*stack.loop_shape):
@@ -185,11 +160,8 @@ def frame_name(stack: ImageStack, index: Sequence[int]) -> str:
 def check_frame(planes: np.ndarray, source: str) -> None:
     """Refuse a frame (P, Y, X) that nothing can be reconstructed from.
 
-    Raises
-    ------
-    ImageFileError
-        A plane of which nothing was measured, or all is alike; values too large or too similar for
-        the variance of a result in float32.
+    Raises ImageFileError for a plane of which nothing was measured, or all is alike, and for values
+    too large or too similar for the variance of a result in float32.
     """
     for number, plane in enumerate(planes, start=1):
         which = f"plane {number}" if len(planes) > 1 else "the image"
@@ -245,19 +217,11 @@ def sha256_of(array: np.ndarray) -> str:
 def combine_planes(first: ImageStack, *others: ImageStack | None, count: int = 2) -> ImageStack:
     """Bring planes onto an axis P just before YX.
 
-    Parameters
-    ----------
-    first : ImageStack
-        The first plane, or a stack that has an axis of all planes: the first of P, Z, S, C and T
-        that is `count` long.
-    others : ImageStack
-        The other planes, of the same shape, axes and kind of pixels. None is passed over.
+    They are the images that are given, of the same shape, axes and kind of pixels; None is passed
+    over. Or they are an axis of the only image: the first of P, Z, S, C and T that is `count` long.
 
-    Raises
-    ------
-    ImageFileError
-        Fewer than two planes, another number than `count`, planes that do not fit together, or the
-        same pixels twice.
+    Raises ImageFileError for fewer than two planes, another number than `count`, planes that do not
+    fit together, or the same pixels twice.
     """
     given = [stack for stack in others if stack is not None]
     stack = _planes_of_several([first, *given]) if given else _planes_of_one(first, count)
@@ -362,26 +326,12 @@ def measured_values(
 ) -> tuple[Any, str, list[str]]:
     """The values that stored numbers stand for, without samples that are no measurement.
 
-    Parameters
-    ----------
-    pixels : ndarray or lazy array
-        As stored; S is the axis of the samples of a pixel.
-    page : TiffPage
-        Says what its samples are.
-    imagej : mapping
-        What ImageJ says of the file; empty for another program.
+    `pixels` are as stored, also lazy; S is the axis of the samples of a pixel, and `page` says what
+    they are. `imagej` is its header, empty for another program. ImageJ's straight line and an
+    inverted scale are applied, which is exact, and alpha is left out.
 
-    Returns
-    -------
-    pixels, axes
-        Without alpha. ImageJ's straight line and an inverted scale are applied, which is exact.
-    noticed : list of str
-        One sentence for everything that was left out.
-
-    Raises
-    ------
-    ImageFileError
-        Colours of a palette, or numbers that are no intensity.
+    Returns pixels, axes, and a sentence for everything that was left out. Raises ImageFileError for
+    colours of a palette, or numbers that are no intensity.
     """
     noticed = []
     if "S" in axes:

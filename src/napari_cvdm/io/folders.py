@@ -146,21 +146,13 @@ def output_folder(
 ) -> Iterator[Path]:
     """A temporary folder that becomes `path` when the block ends well.
 
-    Parents are made, too. With `overwrite`, an older result may be replaced; it stays until the new
-    one is complete. The file `sign` marks such a result. A folder without it, or with anything that
-    this program did not write, is never replaced.
+    It is empty and on the same disk. Parents are made, too. With `overwrite`, an older result may
+    be replaced; it stays until the new one is complete. The file `sign` marks such a result. A
+    folder without it, or with anything that this program did not write, is never replaced.
 
-    Yields
-    ------
-    Path
-        A new empty folder on the same disk, to write into.
-
-    Raises
-    ------
-    ImageFileError
-        The folder exists and may not be replaced, cannot be made, or the disk is full. Any
-        exception in the block (KeyboardInterrupt, too) removes the temporary folder and leaves an
-        older result as it was.
+    Raises ImageFileError where the folder exists and may not be replaced, cannot be made, or the
+    disk is full. Any exception in the block (KeyboardInterrupt, too) removes the temporary folder
+    and leaves an older result as it was.
     """
     target = target_folder(path, overwrite, sign)
     beside = _existing_parent(target)
@@ -424,18 +416,11 @@ def begin_job(folder: JobFolder, plan: Mapping[str, Any], *, overwrite: bool) ->
     """Take up a job that was begun, or begin it.
 
     `plan` is everything that the pixels depend on, as JSON holds it. With `overwrite`, what was
-    begun with another plan may be removed. What has no readable plan was not begun.
+    begun with another plan may be removed. What has no readable plan was not begun. The answer is
+    whether earlier blocks count; False for a new folder.
 
-    Returns
-    -------
-    bool
-        True if earlier blocks count; False if the folder is new.
-
-    Raises
-    ------
-    ImageFileError
-        Another job was begun there; the message says what differs. Or the folder holds a file that
-        no job wrote.
+    Raises ImageFileError where another job was begun there, and says what differs, or where the
+    folder holds a file that no job wrote.
     """
     now = json.loads(json.dumps(dict(plan)))  # JSON gives lists for tuples, as the stored plan has
     if os.path.lexists(folder.path):

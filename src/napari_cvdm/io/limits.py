@@ -67,15 +67,7 @@ METADATA = ("zarr.json", ".zarray", ".zattrs", ".zgroup", ".zmetadata")
 
 
 def read_bounded(path: Path, largest: int = LARGEST_RECORD) -> bytes:
-    """The bytes of a regular file of at most `largest` bytes.
-
-    Raises
-    ------
-    ValueError
-        A pipe or a device, which could be read without end, or a larger file.
-    OSError
-        The file cannot be opened.
-    """
+    """All bytes of a regular file; the limit and the errors are those of `open_regular`."""
     with open_regular(path, largest) as file:
         return file.read(largest)
 
@@ -83,12 +75,8 @@ def read_bounded(path: Path, largest: int = LARGEST_RECORD) -> bytes:
 def open_regular(path: str | Path, largest: float = inf) -> BinaryIO:
     """Open a file for reading, without waiting.
 
-    Raises
-    ------
-    ValueError
-        A pipe or a device, or a file of more than `largest` bytes.
-    OSError
-        The file cannot be opened.
+    Raises ValueError for a pipe or a device, which could be read without end, and for a file of
+    more than `largest` bytes; OSError where the file cannot be opened.
     """
     # A named pipe would wait for somebody who writes.
     waiting = getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)
@@ -108,11 +96,8 @@ def open_regular(path: str | Path, largest: float = inf) -> BinaryIO:
 def open_arrays(path: str | Path) -> Iterator[Mapping[str, Any]]:
     """The arrays of an NPZ file, each read when it is asked for.
 
-    Raises
-    ------
-    ImageFileError
-        A pipe or a device, a damaged file, one without the arrays that are asked for, or members
-        that are packed as NumPy packs none, or unpack to more than `largest_unpacked`.
+    Raises ImageFileError for a pipe or a device, a damaged file, one without the arrays that are
+    asked for, and members that NumPy does not pack so, or that unpack to too much.
     """
     try:
         with open_regular(path) as file:
@@ -169,10 +154,7 @@ def check_npy(file: IO[bytes], size: int) -> None:
 def parse_json_object(text: str | bytes) -> dict[str, Any]:
     """A JSON object that every reader can use.
 
-    Raises
-    ------
-    ValueError
-        It is none, is nested too deep, or has a whole number of more than 64 bits.
+    Raises ValueError where it is none, is nested too deep, or has a whole number beyond 64 bits.
     """
     try:
         value = json.loads(text, parse_int=_read_whole)
@@ -224,10 +206,7 @@ def check_expansion(wanted: int, stored: int, source: str) -> None:
 def check_segments(pages: Iterable[Any], source: str) -> int:
     """Count the bytes of TIFF pages, where all their strips and tiles are there.
 
-    Raises
-    ------
-    ImageFileError
-        A strip or tile is missing, ends behind the file, or cannot unpack to what is declared.
+    Raises ImageFileError where one is missing, ends behind the file, or cannot unpack to its size.
     """
     # By where it lies: the same bytes, named twice, are no more bytes.
     stored: dict[tuple[str, int], int] = {}
@@ -411,13 +390,8 @@ def _number(element: ElementTree.Element, name: str) -> float:
 def check_declared_sizes(stored: Any, path: Path) -> None:
     """Refuse an array of an OME-Zarr that would cost memory, or execute something, when it is read.
 
-    Its metadata were read, its chunks were not.
-
-    Raises
-    ------
-    ImageFileError
-        Codecs that are not for numbers, more chunks than LARGEST_CHUNKS, or chunks that the stored
-        bytes can never unpack to.
+    Its metadata were read, its chunks were not. Raises ImageFileError for codecs that are not for
+    numbers, more chunks than LARGEST_CHUNKS, or chunks that no stored bytes can unpack to.
     """
     unknown = sorted(
         set(codec_names(stored.metadata.to_dict())) - {*UNPACKERS, *CHANGING, *CHECKING}
@@ -500,10 +474,6 @@ def _unpack_declared(name: str, head: str, place: int) -> Callable[[bytes, int],
     return unpack
 
 
-def _unpack_zstd(packed: bytes, most: int) -> bytes:
-    return bytes(imagecodecs.zstd_decode(packed, out=most))
-
-
 # Each takes packed bytes and the most bytes that they may unpack to, and stops there. LZMA uses
 # the memory that its stream asks for.
 UNPACKERS: dict[str, Callable[[bytes, int], bytes]] = {
@@ -513,5 +483,5 @@ UNPACKERS: dict[str, Callable[[bytes, int], bytes]] = {
     "lz4": _unpack_declared("lz4", "<i", 0),  # numcodecs writes the size before the block
     "lzma": _unpack_stream(partial(lzma.LZMADecompressor, memlimit=LZMA_MEMORY)),
     "zlib": _unpack_stream(zlib.decompressobj),
-    "zstd": _unpack_zstd,
+    "zstd": lambda packed, most: bytes(imagecodecs.zstd_decode(packed, out=most)),
 }

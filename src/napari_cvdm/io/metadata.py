@@ -189,19 +189,10 @@ def find_maker(tiff: Any) -> str:
 def tiff_stated(
     tiff: Any, page: Any, root: Element | None, number: int | None, source: str
 ) -> Stated:
-    """What a TIFF states of one of its images, by the first of its dialects.
+    """What a TiffFile states of one of its images, by the first of its dialects.
 
-    Parameters
-    ----------
-    tiff : TiffFile
-    page : TiffPage
-        The first one of the image.
-    root : Element, optional
-        Of the OME-XML.
-    number : int, optional
-        Of the image in the XML, from 0; None where that is not clear.
-    source : str
-        Name of the file, for messages.
+    `page` is the first one of the image. `number` is that of the image in the OME-XML, from 0, and
+    None where that is not clear.
     """
     summary = (tiff.micromanager_metadata or {}).get("Summary") if tiff.is_micromanager else None
     if root is not None and root.find("{*}Image") is not None:
@@ -369,17 +360,7 @@ def tags_stated(
 
 
 def maker_stated(kind: str, said: Mapping[str, Any], source: str) -> Stated:
-    """What the private tags of a microscope maker's TIFF state.
-
-    Parameters
-    ----------
-    kind : str
-        One of `MAKERS`.
-    said : mapping
-        The tags, as tifffile reads them.
-    source : str
-        Name of the file, for messages.
-    """
+    """What the private tags of a TIFF state, as tifffile reads those of one of the `MAKERS`."""
     size, unit, place, channels, waves_nm = _MAKER_TAGS[kind](said)
     where = f"the {MAKERS[kind]} header of {source}"
     x, y = (length_um(stated_number(one), unit) for one in size)

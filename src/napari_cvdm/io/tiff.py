@@ -167,21 +167,10 @@ def read_tiff(
 
     It is read at full resolution, with pixel size and optics where the file says them. `lazily`
     gives a dask array whose pixels are read on demand: memory-mapped if they are contiguous, else
-    tile by tile.
+    tile by tile. `series` and `alone` are those of `read_image`.
 
-    Parameters
-    ----------
-    series : int, optional
-        Which of several images, counted from 1. Without it, the first one is read, and a warning
-        lists them.
-    alone : bool
-        Whether only pages of this very file are read, though it may name companions.
-
-    Raises
-    ------
-    ImageFileError
-        The file is no TIFF, is cut short, has no such series, has pages that cannot be read, or
-        pixels that are no measured values.
+    Raises ImageFileError where the file is no TIFF, is cut short, has no such series, has pages
+    that cannot be read, or pixels that are no measured values.
     """
     source = path.name
     try:
@@ -291,10 +280,7 @@ def _useless_counts(tiff: tifffile.TiffFile, root: Element) -> tuple[str, ...]:
 def _unread_kind(tiff: tifffile.TiffFile) -> str:
     """The maker whose tags cannot be read; "" where all can.
 
-    Raises
-    ------
-    ImageFileError
-        Tags of MetaMorph: without them nobody knows how many planes there are.
+    Raises ImageFileError for MetaMorph: without its tags nobody knows how many planes there are.
     """
     kind = find_maker(tiff)
     try:

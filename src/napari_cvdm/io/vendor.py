@@ -56,18 +56,11 @@ _INSTALL = "pip install 'napari-cvdm[bioio]', or save the image as OME-TIFF from
 def read_vendor_file(path: Path, series: int | None = None) -> ImageStack:
     """Read one scene of a vendor's file, the first one unless another is named.
 
-    Pixels are as stored; pixel size, Z step and optics are there where the file says them.
+    Scenes are counted from 1. Pixels are as stored; pixel size, Z step and optics are there where
+    the file says them.
 
-    Parameters
-    ----------
-    series : int, optional
-        Number of the scene, counted from 1.
-
-    Raises
-    ------
-    ImageFileError
-        The extra is not installed, the file cannot be read, or it has no such scene. It declares
-        more pixels than it can hold, or its metadata take more memory than METADATA_BYTES.
+    Raises ImageFileError where the extra is not installed, the file cannot be read, or has no such
+    scene, declares more pixels than it can hold, or has metadata of more than METADATA_BYTES.
     """
     if not CONFINED:
         return _read_scene(path, series)
@@ -273,13 +266,9 @@ def read_mrc(path: Path) -> ImageStack:
     """Read an MRC file.
 
     It is MRC2014 (voxels in Angstrom) or Priism (voxels in micrometres, no map identifier). Pixels
-    are as stored. The pixel size is None where the header has 0 or 1. Priism's emission wavelength
-    is kept where there is one.
-
-    Raises
-    ------
-    ImageFileError
-        The file is no MRC, is cut short, holds complex pixels, or pixels that are not square.
+    are as stored. The pixel size is None where the header has 0 or 1, or other sides along X and Y.
+    Priism's emission wavelength is kept where there is one. Raises ImageFileError where the file is
+    no MRC, is cut short, or holds complex pixels.
     """
     source = path.name
     try:
@@ -368,15 +357,10 @@ def _has_imod_bytes(header: np.recarray) -> bool:
 def _priism_sections(
     array: np.ndarray, axes: str, header: np.recarray, source: str
 ) -> tuple[np.ndarray, str, list[float]]:
-    """Split the sections of a Priism file into times, planes and wavelengths.
+    """Split the sections of a Priism file with a complete header into times, planes and waves.
 
-    This is done only if the header is complete. Returned are pixels, axes and the wavelengths that
-    are stated [um].
-
-    Raises
-    ------
-    ImageFileError
-        An order of sections that is not known.
+    Returned are pixels, axes and the stated wavelengths [um]. Raises ImageFileError for an order of
+    sections that is not known.
     """
     priism = np.frombuffer(
         header.tobytes(), _PRIISM_HEADER.newbyteorder(header.mode.dtype.byteorder)

@@ -47,18 +47,10 @@ def open_ngff(path: Path, series: int | None = None) -> ImageStack:
     """The first image of an OME-Zarr folder, its pixels still on disk.
 
     The folder is that of an image, or of a collection (``bioformats2raw.layout``). Axes are among
-    T, C, Z, S and YX. The dask array has the file's chunks.
+    T, C, Z, S and YX. The dask array has the file's chunks. `series` is that of `read_image`.
 
-    Parameters
-    ----------
-    series : int, optional
-        Which image of a collection, counted from 1; the first one and a warning without it.
-
-    Raises
-    ------
-    ImageFileError
-        The folder is no OME-Zarr, the axes lack y or x, or the metadata declare more than the
-        folder can hold.
+    Raises ImageFileError where the folder is no OME-Zarr, the axes lack y or x, or the metadata
+    declare more than the folder can hold.
 
     References
     ----------
@@ -101,12 +93,7 @@ def open_ngff(path: Path, series: int | None = None) -> ImageStack:
 def open_all(path: Path) -> list[PlacedImage]:
     """Every image that `write_ngff` wrote into a folder, its pixels still on disk.
 
-    The axes are in the order of NGFF.
-
-    Raises
-    ------
-    ImageFileError
-        The folder is no OME-Zarr, or its metadata declare more than it can hold.
+    The axes are in the order of NGFF. Errors are those of `open_ngff`.
     """
     try:
         root, images = _root_of(path), []
@@ -193,10 +180,7 @@ def _choose_image(
 ) -> tuple[Any, Mapping[str, Any], list[str]]:
     """The group of an image, its metadata, and a sentence where there are others.
 
-    Raises
-    ------
-    ImageFileError
-        A plate or a well, a later version of OME-Zarr, or no such image.
+    Raises ImageFileError for a plate or a well, a later version, or no such image.
     """
     found = _ome_of(group)
     _check_kind(found, group, path)

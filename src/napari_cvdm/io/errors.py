@@ -56,6 +56,7 @@ def choose_series(
     chosen = 1 if wanted is None else wanted
     if not 1 <= chosen <= len(names):
         raise ImageFileError(f"{source}: has no series {chosen}; there are {listed}.")
+    # Who gives a number knows of the others.
     several = wanted is None and len(names) > 1
     sentence = f"has several images: {listed}. 1 was read; choose with --series N."
     return chosen - 1, [sentence] if several else []

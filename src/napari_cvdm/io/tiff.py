@@ -224,7 +224,7 @@ def read_tiff(
 def read_annotation(path: Path, key: str) -> dict[str, Any]:
     """A JSON object in the map annotation of an OME-TIFF; empty where there is none."""
     try:
-        # The XML is that of the first page. To look at every page takes as long as to read them.
+        # The XML is that of the first page, so the others are not looked at.
         with _complaints(), tifffile.TiffFile(path, is_ndtiff=False) as tiff:
             root = _read_ome(tiff, path).root
         entries = [] if root is None else root.iterfind(".//{*}MapAnnotation//{*}M")

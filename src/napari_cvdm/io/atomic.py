@@ -211,6 +211,7 @@ def clear_leftovers(folder: Path, pattern: str = LEFTOVERS) -> None:
             # A named pipe of that name would wait for somebody who writes.
             descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | NO_LINK)
             try:
+                # Not `lock`: without locks nothing tells whose file it is, so it stays.
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
             finally:

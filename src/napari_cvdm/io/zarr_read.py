@@ -202,14 +202,13 @@ def _check_kind(ome: Mapping[str, Any], group: Any, path: Path) -> None:
     plate, well = ome.get("plate"), ome.get("well")
     if plate is not None:
         wells = [str(one.get("path", "")) for one in plate.get("wells", ())]
-        there = wells and wells[0] in group
-        field = _ome_of(group[wells[0]]).get("well", {}).get("images", ()) if there else ()
-        if not there:
+        if not wells or wells[0] not in group:
             raise ImageFileError(
                 f"{path}: is a plate that names {len(wells)} wells, and its first one is not "
                 "there. Copy it again, or give the folder of one field."
             )
-        first = "/".join([inside, *wells[:1], *(str(one.get("path", "")) for one in field[:1])])
+        field = _ome_of(group[wells[0]]).get("well", {}).get("images", ())
+        first = "/".join([inside, wells[0], *(str(one.get("path", "")) for one in field[:1])])
         raise ImageFileError(
             f"{path}: is a plate of {len(wells)} wells, and one image is needed. Give the folder "
             f"of one field, for example {first}."

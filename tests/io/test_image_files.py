@@ -285,6 +285,22 @@ def test_what_is_no_image_is_refused(
     assert says in refusal(lambda: read_image(tmp_path / name))
 
 
+@pytest.mark.parametrize("name", ["a.npy", "a.mrc", "a.tif"])
+def test_an_image_names_its_file_in_full_whatever_path_was_given(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    array = np.arange(64, dtype=np.float32).reshape(8, 8)
+    if name == "a.npy":
+        np.save(tmp_path / name, array)
+    elif name == "a.mrc":
+        with mrcfile.new(tmp_path / name) as mrc:
+            mrc.set_data(array)
+    else:
+        tifffile.imwrite(tmp_path / name, array)
+    monkeypatch.chdir(tmp_path)
+    assert read_image(name).files == (str((tmp_path / name).resolve()),)
+
+
 def test_a_folder_is_refused(tmp_path: Path) -> None:
     assert "folder" in refusal(lambda: read_image(tmp_path))
 

@@ -7,13 +7,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
 
 from napari_cvdm.core.result import NO_CLOCK, ClockCurve, ForwardCheck, Provenance, Reconstruction
-from napari_cvdm.io import ImageFileError, read_image
+from napari_cvdm.io import ImageFileError, read_image, write_image
 from napari_cvdm.io.result_folder import (
+    image_notes,
     is_result_folder,
     read_result_folder,
 )
+from napari_cvdm.io.zarr_write import NOTES_KEY
 from napari_cvdm.models.schedule import gamma_and_beta
 from napari_cvdm.reconstruction.provenance import write_images, write_provenance, write_result
 
@@ -258,3 +261,30 @@ def test_a_pixel_size_that_is_none_is_told_in_one_line(whole: Path, pixel_um: fl
     changed_record(whole, output={**record["output"], "pixel_um": pixel_um})
     with pytest.raises(ImageFileError, match="lacks what a result has"):
         read_result_folder(whole)
+
+
+def test_notes_are_read_from_the_first_page_alone(tmp_path: Path) -> None:
+    path, notes = tmp_path / "mean.ome.tif", {"role": "mean"}
+    write_image(
+        path,
+        np.arange(3 * 8 * 9).reshape(3, 8, 9),
+        axes="ZYX",
+        pixel_um=0.1,
+        unit="rad",
+        name="mean",
+        notes={NOTES_KEY: json.dumps(notes)},
+    )
+    assert image_notes(path) == notes
+    with tifffile.TiffFile(path) as file:
+        first, second = file.pages[0], file.pages[1]
+        following = (
+            second.offset
+            + 2
+            + 12 * int.from_bytes(path.read_bytes()[second.offset : second.offset + 2], "little")
+        )
+    content = bytearray(path.read_bytes())
+    content[following : following + 4] = first.offset.to_bytes(4, "little")
+    path.write_bytes(content)
+    with pytest.raises(ImageFileError, match="lead back"):
+        read_image(path)
+    assert image_notes(path) == notes

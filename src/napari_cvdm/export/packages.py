@@ -3,6 +3,7 @@
 This module is imported only where the extra ``bmz`` is installed.
 """
 
+import json
 import logging
 import re
 import warnings
@@ -22,6 +23,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from napari_cvdm import __version__
+from napari_cvdm.core.tiling import aligned_size
 from napari_cvdm.export.readme import one_step_readme, sampler_readme
 from napari_cvdm.export.sampler import OneStep, OneStepFromCounts, PackageSettings, PosteriorSampler
 from napari_cvdm.export.zoo import ExportError
@@ -84,22 +86,13 @@ class PackagedTensor:
 class Package:
     """What makes one package.
 
-    Parameters
-    ----------
-    readme : str
-        Markdown.
-    inputs, outputs : tuple of PackagedTensor
-        Sizes follow those of the first input.
-    smallest_px, step_px : int
-        The first input may be ``smallest_px + n * step_px`` wide and high.
-    parts : Path
-        A folder for the files of the package.
+    Sizes follow those of the first input, which may be ``smallest_px + n * step_px`` wide and high.
     """
 
     file_name: str
     title: str
     summary: str
-    readme: str
+    readme: str  # Markdown
     author: str
     card: ModelCard
     tags: tuple[str, ...]
@@ -108,15 +101,12 @@ class Package:
     smallest_px: int
     step_px: int
     weights: v0_5.WeightsDescr
-    parts: Path
+    parts: Path  # a folder for the files of the package
 
     def write(self, folder: Path) -> Path:
         """Write the package into a folder as a .zip file, and test it there.
 
-        Raises
-        ------
-        ExportError
-            What the format does not allow, or outputs that do not come back.
+        Raises ExportError for what the format does not allow, or outputs that do not come back.
         """
         try:
             path = save_bioimageio_package(self._description(), output_path=folder / self.file_name)
@@ -125,6 +115,7 @@ class Package:
                 f"{self.card.name} cannot be described for the Model Zoo ({one_line(error)}). "
                 f"{ADVICE}"
             ) from None
+        # The written file is tested, as other programs will read it.
         summary = test_description(path)
         if summary.status != "passed":
             reasons = [error.msg for detail in summary.details for error in detail.errors]
@@ -149,6 +140,7 @@ class Package:
             ],
         )
         return v0_5.ModelDescr(
+            # The format allows no other characters in a name.
             name=re.sub(r"[^a-zA-Z0-9_+\- ()]", "-", f"{self.card.name} {self.title}"),
             description=self.summary[:LONGEST_DESCRIPTION],
             authors=[v0_5.Author(name=self.author)],
@@ -176,18 +168,14 @@ class Package:
             )
             for axis in "yx"
         ]
-        return v0_5.InputTensorDescr(
-            axes=[v0_5.BatchAxis(), _channels(tensor), *space], **_common(tensor, self.parts)
-        )
+        return v0_5.InputTensorDescr(**_common(tensor, space, self.parts))
 
     def _output(self, tensor: PackagedTensor) -> v0_5.OutputTensorDescr:
         space = [
             v0_5.SpaceOutputAxis(**_place(tensor, axis), size=self._reference(axis))
             for axis in "yx"
         ]
-        return v0_5.OutputTensorDescr(
-            axes=[v0_5.BatchAxis(), _channels(tensor), *space], **_common(tensor, self.parts)
-        )
+        return v0_5.OutputTensorDescr(**_common(tensor, space, self.parts))
 
     def _reference(self, axis: str) -> v0_5.SizeReference:
         return v0_5.SizeReference(
@@ -217,14 +205,14 @@ def _place(tensor: PackagedTensor, axis: str) -> dict[str, Any]:
     }
 
 
-def _channels(tensor: PackagedTensor) -> v0_5.ChannelAxis:
-    return v0_5.ChannelAxis(channel_names=[re.sub(r"\W", "_", name) for name in tensor.channels])
-
-
-def _common(tensor: PackagedTensor, parts: Path) -> dict[str, Any]:
+def _common(tensor: PackagedTensor, space: list[Any], parts: Path) -> dict[str, Any]:
+    """What inputs and outputs say alike; the values that test them are put among the parts."""
     path = parts / f"{tensor.name}.npy"
     np.save(path, tensor.values)
+    # To the format, the name of a channel is an identifier.
+    names = [re.sub(r"\W", "_", name) for name in tensor.channels]
     return {
+        "axes": [v0_5.BatchAxis(), v0_5.ChannelAxis(channel_names=names), *space],
         "id": v0_5.TensorId(tensor.name),
         "description": tensor.meaning,
         "test_tensor": FileDescr(source=path),
@@ -265,7 +253,7 @@ def sampler_package(
             )
         ),
         smallest_px=SMALLEST_PX,
-        step_px=1,
+        step_px=1,  # the reconstruction pads to what its networks need
         weights=pytorch_weights(sampler, parts),
         parts=parts,
     )
@@ -317,7 +305,7 @@ def one_step_package(
         tags=_tags(card, "onnx"),
         inputs=inputs,
         outputs=(_image("mean", f"one-step mean [{unit}]", mean, pixel_um / task.upsampling),),
-        smallest_px=-(-SMALLEST_PX // step) * step,
+        smallest_px=aligned_size(SMALLEST_PX, step),
         step_px=step,
         weights=onnx_weights(
             network, tensors, [*(tensor.name for tensor in inputs), "mean"], parts
@@ -352,6 +340,7 @@ def pytorch_weights(sampler: PosteriorSampler, folder: Path) -> v0_5.WeightsDesc
 
     The architecture is imported from napari-cvdm, not copied: a copy would go its own way.
     """
+    # PyPI knows releases, and no build of one such as +cu128.
     release = torch.__version__.partition("+")[0]
     torch.save(dict(sampler.state_dict()), folder / "weights.pt")
     (folder / "environment.yaml").write_text(
@@ -365,21 +354,13 @@ def pytorch_weights(sampler: PosteriorSampler, folder: Path) -> v0_5.WeightsDesc
             architecture=v0_5.ArchitectureFromLibraryDescr(
                 import_from=PosteriorSampler.__module__,
                 callable=v0_5.Identifier(PosteriorSampler.__name__),
-                kwargs=sampler_arguments(sampler),
+                # As JSON gives them back: YAML holds no tuples.
+                kwargs=json.loads(
+                    json.dumps({"card": asdict(sampler.card), "settings": sampler.settings.given()})
+                ),
             ),
         )
     )
-
-
-def sampler_arguments(sampler: PosteriorSampler) -> dict[str, Any]:
-    """What makes the same sampler again, as plain values that YAML holds."""
-    return {"card": _plain(asdict(sampler.card)), "settings": _plain(sampler.settings.given())}
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {str(key): _plain(part) for key, part in value.items()}
-    return [_plain(part) for part in value] if isinstance(value, list | tuple) else value
 
 
 def onnx_weights(

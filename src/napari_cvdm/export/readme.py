@@ -139,6 +139,7 @@ def sampler_readme(card: ModelCard, settings: PackageSettings, warnings: Iterabl
 
 def one_step_readme(card: ModelCard, *, from_counts: bool) -> str:
     """Markdown for the one-step mean, which takes camera counts or prepared channels."""
+    # Of the models that cannot start from counts, a phase model gives radians, the other counts.
     from_channels = _FROM_CHANNELS if card.unit == "rad" else _FROM_DECONVOLVED
     return (
         _ONE_STEP.format(title=card.title)

@@ -31,20 +31,10 @@ SOURCE = "the package"
 class PackageSettings:
     """How a packaged model samples, and the optics of the images that it will be given.
 
-    Parameters
-    ----------
-    pixel_um, wavelength_um, medium_index : float, optional
-        Optics; every model needs the pixel size, a phase model all of them.
-    defocus_um : tuple of float, optional
-        Signed position of each plane [um], two or more, phase models only. The package takes as
-        many planes.
-    condenser_na : float, optional
-        Numerical aperture of the illumination, phase models only; coherent light, if None.
+    Every model needs the pixel size. A phase model needs the wavelength and the index, too, and the
+    signed position of each of the planes [um], two or more, that the package will take.
 
-    Raises
-    ------
-    RequestError, OpticsError
-        A value that is not allowed, with what is.
+    Raises RequestError or OpticsError for a value that is not allowed, and says what is.
     """
 
     samples: int = 8
@@ -54,7 +44,7 @@ class PackageSettings:
     wavelength_um: float | None = None
     defocus_um: tuple[float, ...] | None = None
     medium_index: float | None = None
-    condenser_na: float | None = None
+    condenser_na: float | None = None  # of the illumination of a phase image; None is coherent
 
     def __post_init__(self) -> None:
         self.request(np.zeros((1, 1, 1), np.float32), "")
@@ -146,6 +136,7 @@ class OneStepFromCounts(OneStep):
         scale = torch.maximum(
             percentile(pixels, BRIGHT_PERCENTILE) - dark, NOISE_FLOOR * noise_deviation(image)
         )
+        # A blank image has neither signal nor noise to divide by.
         scale = torch.where(scale > 0, scale, torch.ones_like(scale))[:, None, None, None]
         signal = (image - dark[:, None, None, None]) / scale
         condition = torch.cat([signal, signal.sign() * signal.abs().sqrt()], dim=1)
@@ -167,6 +158,7 @@ def percentile(ordered: Tensor, percent: float) -> Tensor:
 
 def noise_deviation(image: Tensor) -> Tensor:
     """`intensity.noise_sigma` of images (B, 1, Y, X): (B,)."""
+    # What is smooth cancels, and the noise of four values adds up to twice that of one.
     checker = image[..., :-1, :-1] - image[..., 1:, :-1] - image[..., :-1, 1:] + image[..., 1:, 1:]
     return MAD_TO_SIGMA / 2 * _grouped_median(checker.abs().flatten(1).sort(dim=1).values)
 

@@ -41,10 +41,6 @@ def write_bioimageio(
 
     Parameters
     ----------
-    folder : path
-        A checkpoint.
-    out : path
-        The folder to make for both files.
     settings : PackageSettings, optional
         What the packages fix: the sampling, and the optics of the images that they will be given.
     author : str
@@ -85,12 +81,8 @@ def example_planes(request: ReconstructionRequest, planes: int) -> np.ndarray:
     """The simulated image with which a package tests itself; it has the optics of the package.
 
     `planes` is 1 for a fluorescence image. A phase image has one plane for each position of the
-    request. The counts (P, 96, 128) are whole; float32.
-
-    Raises
-    ------
-    OpticsError, RequestError
-        Optics that the model needs and that are not given.
+    request. The counts (P, 96, 128) are whole; float32. Raises OpticsError or RequestError for
+    optics that the model needs and that are not given.
     """
     window = tuple(
         slice(start, start + size)

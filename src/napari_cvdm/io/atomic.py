@@ -20,9 +20,11 @@ if sys.platform != "win32":
 
 LEFTOVERS = ".napari-cvdm-*.part"
 LEFTOVERS_BELOW = f"**/{LEFTOVERS}"
+# Whether names can be looked up in an open folder, which stays that one if its path is changed.
 HAS_HANDLES = os.open in os.supports_dir_fd and os.rename in os.supports_dir_fd
 NO_LINK = getattr(os, "O_NOFOLLOW", 0)
 FOLDER = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0)
+# What file systems answer that cannot sync.
 _CANNOT_SYNC = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP})
 
 
@@ -72,6 +74,7 @@ def _open_below(folder: Path, within: Path) -> int | None:
             place /= name
             refuse_link(place)
             step = name if handle is not None else place
+            # Another process may have made it, and it is opened as a folder in any case.
             with suppress(FileExistsError):
                 os.mkdir(step, dir_fd=handle)
                 if handle is not None:
@@ -92,25 +95,11 @@ def complete_file(path: Path, within: Path | None = None) -> Iterator[BinaryIO]:
     """A new file that takes the name `path` when the block ends well, else is removed.
 
     Its content is on the disk before it gets the name. An older file or link of that name is
-    replaced, and what a link points to stays as it was.
+    replaced, and what a link points to stays as it was. Below `within`, an existing folder that is
+    the file's own if left out, missing folders are made, and no link is followed.
 
-    Parameters
-    ----------
-    path : Path
-        The file to make.
-    within : Path, optional
-        An existing folder above it. Missing folders below are made, and no link below is followed.
-        The file's own folder if left out.
-
-    Yields
-    ------
-    file
-        To write bytes to.
-
-    Raises
-    ------
-    ImageFileError
-        The disk is full, the folder may not be written to, or a folder below `within` is a link.
+    Raises ImageFileError where the disk is full, the folder may not be written to, or a folder
+    below `within` is a link.
     """
     handle: int | None = None
     try:
@@ -132,7 +121,7 @@ def complete_file(path: Path, within: Path | None = None) -> Iterator[BinaryIO]:
                 os.unlink(part, dir_fd=handle)
             raise
         if handle is not None:
-            _sync(handle)
+            _sync(handle)  # the name is an entry of the folder
     except OSError as error:
         raise writing_error(path, error) from error
     finally:
@@ -219,8 +208,10 @@ def clear_leftovers(folder: Path, pattern: str = LEFTOVERS) -> None:
             if path.is_symlink() or sys.platform == "win32":
                 path.unlink()
                 continue
+            # A named pipe of that name would wait for somebody who writes.
             descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | NO_LINK)
             try:
+                # Not `lock`: without locks nothing tells whose file it is, so it stays.
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
             finally:

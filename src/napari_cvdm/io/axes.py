@@ -17,10 +17,10 @@ UNNAMED_AXES = "QIARHE"  # letters that tifffile gives to axes without a meaning
 _LETTERS_FOR_UNKNOWN = "STZC"
 _LIKELY_PLANE_AXES = "PZSCT"
 _PIXEL_TOLERANCE = 0.01
-BAND_ROWS = 256
+BAND_ROWS = 256  # compared at a time, so that an image that is only opened is not read whole
 # No image is so narrow, and no two of its other axes are colours.
 MOST_CHANNELS, SMALLEST_SIDE = 4, 16
-LARGEST_ITEM = 8
+LARGEST_ITEM = 8  # bytes of float64; neither TIFF nor torch has long doubles
 # Beyond these the variance of float32 results is infinite, or zero where it is not.
 LARGEST_PIXEL = 1e18
 SMALLEST_SPAN = 1e-16
@@ -28,17 +28,14 @@ _ALPHA = (1, 2)  # extra samples that say how opaque a pixel is, associated or n
 # ImageJ stores this for each image: 0 is a straight line, 20 means that there is no function.
 _STRAIGHT_LINE, _NO_FUNCTION = 0, 20
 _PHOTOMETRIC_TAG = 262
+# Photometric interpretations of TIFF that are intensities; colours become channels.
+_INTENSITIES = frozenset({"MINISBLACK", "MINISWHITE", "RGB", "YCBCR", "PALETTE"})
 
 
 def usable_dtype(array: np.ndarray, source: str) -> np.ndarray:
-    """The array in native byte order, if its pixels are real numbers.
+    """The array in native byte order, if its pixels are real numbers, else an ImageFileError.
 
     Booleans become 0 and 1 (uint8), long doubles float64. `source` is a name for messages.
-
-    Raises
-    ------
-    ImageFileError
-        Complex, text, object or structured pixels, or none at all.
     """
     if array.dtype.kind not in "buif":
         advice = (
@@ -66,7 +63,7 @@ def storable(array: np.ndarray, source: str) -> np.ndarray:
     ImageFileError where the pixels are not real numbers, or integers beyond 32 bits.
     """
     array = usable_dtype(array, source)
-    if array.dtype == np.float16:
+    if array.dtype == np.float16:  # OME has no such type
         return array.astype(np.float32)
     if array.dtype.kind == "f" or array.dtype.itemsize <= 4:
         return array
@@ -80,27 +77,11 @@ def storable(array: np.ndarray, source: str) -> np.ndarray:
 
 
 def ordered_axes(array: np.ndarray, axes: str, source: str) -> tuple[np.ndarray, str]:
-    """Put the axes of a file into the order and the letters of an `ImageStack`.
+    """Put the axes of a file, one letter for each, into the order and letters of an `ImageStack`.
 
-    Parameters
-    ----------
-    array : ndarray
-        Pixels, one dimension for each letter of `axes`.
-    axes : str
-        Letters as tifffile names them. S is colour. Q, I and others have no meaning that is known
-        here.
-
-    Returns
-    -------
-    array : ndarray of shape (..., Y, X)
-        Without axes of length 1; colour has become a leading channel axis.
-    axes : str
-        Letters among T, C, Z, S, ending in YX; unknown axes are S, then T, Z, C.
-
-    Raises
-    ------
-    ImageFileError
-        No Y and X, or more axes than there are letters.
+    The letters are those of tifffile: S is colour, and Q, I and others have no meaning that is
+    known here. Axes of length 1 are left out, colour becomes a channel axis, and unknown axes
+    become S, then T, Z, C. Raises ImageFileError where there are no Y and X, or too many axes.
     """
     if "Y" not in axes or "X" not in axes:
         raise ImageFileError(
@@ -134,33 +115,27 @@ def ordered_axes(array: np.ndarray, axes: str, source: str) -> tuple[np.ndarray,
 
 def check_channels_first(shape: tuple[int, ...], axes: str, source: str) -> None:
     """ImageFileError where the axis X is as short as channels are, and others are not."""
-    if len(shape) > 2 and axes.endswith("YX") and shape[-1] <= MOST_CHANNELS:
-        if min(shape[-3:-1]) >= SMALLEST_SIDE:
-            raise ImageFileError(
-                f"{source}: an array of shape {shape} seems to have its {shape[-1]} channels last; "
-                "save it with Y and X last: numpy.moveaxis(array, -1, 0)."
-            )
+    channels_last = len(shape) > 2 and axes.endswith("YX") and shape[-1] <= MOST_CHANNELS
+    if channels_last and min(shape[-3:-1]) >= SMALLEST_SIDE:
+        raise ImageFileError(
+            f"{source}: an array of shape {shape} seems to have its {shape[-1]} channels last; "
+            "save it with Y and X last: numpy.moveaxis(array, -1, 0)."
+        )
 
 
 def check_pixels(stack: ImageStack) -> None:
     """Refuse an image that no reconstruction can be made from.
 
-    Frames are looked at until one of them can be used; the others are skipped in the run.
-
-    Raises
-    ------
-    ImageFileError
-        What `check_frame` finds in the first frame, where no frame can be used.
+    Frames are looked at until one of them can be used; the others are skipped in the run. Where
+    none can be used, the ImageFileError is that of `check_frame` for the first one.
     """
-    shape = stack.loop_shape
     found: ImageFileError | None = None
-    for index in np.ndindex(*shape):
+    for index in np.ndindex(*stack.loop_shape):
         try:
             check_frame(read_frame(stack, index), frame_name(stack, index))
+            return
         except ImageFileError as error:
             found = found or error
-        else:
-            return
     if found is not None:
         raise found
 
@@ -185,11 +160,8 @@ def frame_name(stack: ImageStack, index: Sequence[int]) -> str:
 def check_frame(planes: np.ndarray, source: str) -> None:
     """Refuse a frame (P, Y, X) that nothing can be reconstructed from.
 
-    Raises
-    ------
-    ImageFileError
-        A plane of which nothing was measured, or all is alike; values too large or too similar for
-        the variance of a result in float32.
+    Raises ImageFileError for a plane of which nothing was measured, or all is alike, and for values
+    too large or too similar for the variance of a result in float32.
     """
     for number, plane in enumerate(planes, start=1):
         which = f"plane {number}" if len(planes) > 1 else "the image"
@@ -245,19 +217,11 @@ def sha256_of(array: np.ndarray) -> str:
 def combine_planes(first: ImageStack, *others: ImageStack | None, count: int = 2) -> ImageStack:
     """Bring planes onto an axis P just before YX.
 
-    Parameters
-    ----------
-    first : ImageStack
-        The first plane, or a stack that has an axis of all planes: the first of P, Z, S, C and T
-        that is `count` long.
-    others : ImageStack
-        The other planes, of the same shape, axes and kind of pixels. None is passed over.
+    They are the images that are given, of the same shape, axes and kind of pixels; None is passed
+    over. Or they are an axis of the only image: the first of P, Z, S, C and T that is `count` long.
 
-    Raises
-    ------
-    ImageFileError
-        Fewer than two planes, another number than `count`, planes that do not fit together, or the
-        same pixels twice.
+    Raises ImageFileError for fewer than two planes, another number than `count`, planes that do not
+    fit together, or the same pixels twice.
     """
     given = [stack for stack in others if stack is not None]
     stack = _planes_of_several([first, *given]) if given else _planes_of_one(first, count)
@@ -362,26 +326,12 @@ def measured_values(
 ) -> tuple[Any, str, list[str]]:
     """The values that stored numbers stand for, without samples that are no measurement.
 
-    Parameters
-    ----------
-    pixels : ndarray or lazy array
-        As stored; S is the axis of the samples of a pixel.
-    page : TiffPage
-        Says what its samples are.
-    imagej : mapping
-        What ImageJ says of the file; empty for another program.
+    `pixels` are as stored, also lazy; S is the axis of the samples of a pixel, and `page` says what
+    they are. `imagej` is its header, empty for another program. ImageJ's straight line and an
+    inverted scale are applied, which is exact, and alpha is left out.
 
-    Returns
-    -------
-    pixels, axes
-        Without alpha. ImageJ's straight line and an inverted scale are applied, which is exact.
-    noticed : list of str
-        One sentence for everything that was left out.
-
-    Raises
-    ------
-    ImageFileError
-        Colours of a palette, or numbers that are no intensity.
+    Returns pixels, axes, and a sentence for everything that was left out. Raises ImageFileError for
+    colours of a palette, or numbers that are no intensity.
     """
     noticed = []
     if "S" in axes:
@@ -398,6 +348,7 @@ def measured_values(
         if _is_grey(np.moveaxis(pixels, place, 0), page):
             pixels, axes = pixels[(slice(None),) * place + (0,)], axes.replace("S", "")
             noticed.append("its three colours are equal; one of them was taken.")
+    # tifffile would take zero for white then, and the image would be turned round.
     if not imagej and _PHOTOMETRIC_TAG not in page.keyframe.tags:
         noticed.append("it does not say whether zero is black or white; black was taken.")
         return pixels, axes, noticed
@@ -413,15 +364,13 @@ def _is_grey(samples: Any, page: Any) -> bool:
     return (
         page.photometric == PHOTOMETRIC.RGB
         and len(samples) == 3
-        and (
-            _same_pixels(np.moveaxis(samples, 0, -3), 0, 1)
-            and _same_pixels(np.moveaxis(samples, 0, -3), 0, 2)
-        )
+        and all(_same_pixels(np.moveaxis(samples, 0, -3), 0, other) for other in (1, 2))
     )
 
 
 def _intensities(pixels: Any, page: Any, imagej: Mapping[str, Any], source: str) -> Any:
     kind = page.photometric
+    name = getattr(kind, "name", str(kind))
     if kind == PHOTOMETRIC.PALETTE and not imagej:
         # A look-up table that rises is a way of showing an intensity, and no palette.
         if (np.diff(np.asarray(page.colormap, np.int64), axis=1) < 0).any():
@@ -429,14 +378,7 @@ def _intensities(pixels: Any, page: Any, imagej: Mapping[str, Any], source: str)
                 f"{source}: its pixels are numbers of colours in a palette, no intensities. Save "
                 "the image as grey values, for example by Image > Type > 16-bit in Fiji."
             )
-    elif kind not in (
-        PHOTOMETRIC.MINISBLACK,
-        PHOTOMETRIC.MINISWHITE,
-        PHOTOMETRIC.RGB,
-        PHOTOMETRIC.YCBCR,
-        PHOTOMETRIC.PALETTE,
-    ):
-        name = getattr(kind, "name", str(kind))
+    elif name not in _INTENSITIES:
         raise ImageFileError(
             f"{source}: its pixels are {name}, no intensities; grey values or red, green and blue "
             "are read. Save the image as grey values from Fiji."
@@ -464,6 +406,7 @@ def _calibrated(pixels: Any, imagej: Mapping[str, Any], source: str) -> Any:
             "only a straight line is read. Remove it in Fiji by Analyze > Calibrate > None."
         )
     offset, slope = float(imagej.get("c0", 0.0)), float(imagej.get("c1", 1.0))
+    # ImageJ stores signed numbers of 16 bits so; as float64 they would take four times the memory.
     if slope == 1 and offset == -32768 and pixels.dtype == np.uint16:
         return (pixels.astype(np.int32) - 32768).astype(np.int16)
     return pixels if (offset, slope) == (0, 1) else offset + slope * pixels.astype(np.float64)

@@ -1,6 +1,7 @@
 """What goes wrong with files, in one line each."""
 
 import errno
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,32 @@ def writing_error(path: Path, error: OSError) -> ImageFileError:
         f"{path}: cannot be written ({error.strerror or one_line(error)}). Choose a folder that "
         "you may write to."
     )
+
+
+def incomplete_error(source: str) -> ImageFileError:
+    """The error to raise when a file has fewer bytes or pages than it declares."""
+    return ImageFileError(
+        f"{source}: the file is cut short or has missing pages. Copy it again; companion files "
+        "belong in the same folder."
+    )
+
+
+def choose_series(
+    names: Sequence[str], wanted: int | None, source: object
+) -> tuple[int, list[str]]:
+    """Number, from 0, of the wanted image of a file, and a sentence where there are others.
+
+    `wanted` counts from 1, and is the first image where it is None. ImageFileError where there is
+    no such image.
+    """
+    listed = ", ".join(f"{place} ({name})" for place, name in enumerate(names, start=1))
+    chosen = 1 if wanted is None else wanted
+    if not 1 <= chosen <= len(names):
+        raise ImageFileError(f"{source}: has no series {chosen}; there are {listed}.")
+    # Who gives a number knows of the others.
+    several = wanted is None and len(names) > 1
+    sentence = f"has several images: {listed}. 1 was read; choose with --series N."
+    return chosen - 1, [sentence] if several else []
 
 
 def import_zarr(path: Path, module: str = "zarr") -> Any:

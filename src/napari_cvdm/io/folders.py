@@ -16,6 +16,7 @@ import signal
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from secrets import token_hex
 from threading import current_thread, main_thread
@@ -58,6 +59,7 @@ def seal_folder(folder: Path) -> None:
         entries[name] = _content_mark(path)
     entries.pop(MANIFEST, None)
     _write_manifest(folder, entries)
+    # Folders come last, because the manifest is an entry of one.
     for root, _, _ in os.walk(folder):
         sync_path(Path(root))
 
@@ -110,6 +112,7 @@ def find_foreign(folder: Path, *, unfinished: bool = False) -> str | None:
     """
     found = dict(_files_below(folder))
     written: dict[str, list[Any]] = {}
+    # Shortest first: of a file with two manifests, that of the inner folder counts.
     for name in sorted(found, key=len):
         if f"/{name}".endswith(f"/{MANIFEST}") and (
             entries := _manifest(folder / name[: -len(MANIFEST)])
@@ -143,21 +146,13 @@ def output_folder(
 ) -> Iterator[Path]:
     """A temporary folder that becomes `path` when the block ends well.
 
-    Parents are made, too. With `overwrite`, an older result may be replaced; it stays until the new
-    one is complete. The file `sign` marks such a result. A folder without it, or with anything that
-    this program did not write, is never replaced.
+    It is empty and on the same disk. Parents are made, too. With `overwrite`, an older result may
+    be replaced; it stays until the new one is complete. The file `sign` marks such a result. A
+    folder without it, or with anything that this program did not write, is never replaced.
 
-    Yields
-    ------
-    Path
-        A new empty folder on the same disk, to write into.
-
-    Raises
-    ------
-    ImageFileError
-        The folder exists and may not be replaced, cannot be made, or the disk is full. Any
-        exception in the block (KeyboardInterrupt, too) removes the temporary folder and leaves an
-        older result as it was.
+    Raises ImageFileError where the folder exists and may not be replaced, cannot be made, or the
+    disk is full. Any exception in the block (KeyboardInterrupt, too) removes the temporary folder
+    and leaves an older result as it was.
     """
     target = target_folder(path, overwrite, sign)
     beside = _existing_parent(target)
@@ -175,6 +170,7 @@ def output_folder(
         seal_folder(work)
         move_into_place(work, target, overwrite, sign)
     except ImageFileError as error:
+        # Nobody knows the temporary name.
         raise ImageFileError(str(error).replace(str(work), str(target))) from error
     except OSError as error:
         if error.errno in FULL_DISK:
@@ -254,37 +250,32 @@ def _existing_parent(target: Path) -> Path:
 def move_into_place(work: Path, target: Path, overwrite: bool, sign: str) -> None:
     """Give a complete folder its name; an older one there goes only then."""
     try:
-        changed = _missing_parents(target)
+        # The parents that are made now, and the folder that they are made in.
+        parents = list(target.parents)
+        changed = parents[: parents.index(_existing_parent(target)) + 1]
         target.parent.mkdir(parents=True, exist_ok=True)
-        if not (overwrite and target.exists()):
+        replaced = overwrite and target.exists()
+        if replaced:
+            # Again, because a file may have come while the new one was made.
+            _check_replaceable(target, sign)
+            _swap_folders(work, target)
+        else:
             os.rename(work, target)
-            _sync_all(changed)
-            return
-        _check_replaceable(target, sign)
-        older = work.with_name(temporary_name())
-        _swap_folders(work, target)
-        _sync_all(changed)  # the older one goes only then
-        os.rename(work, older)
-        shutil.rmtree(older, ignore_errors=True)
+        for folder in changed:
+            sync_path(folder)
+        if replaced:  # the older one goes only now, when the new name is on the disk
+            older = work.with_name(temporary_name())
+            os.rename(work, older)
+            shutil.rmtree(older, ignore_errors=True)
     except OSError as error:
         raise writing_error(target, error) from error
-
-
-def _missing_parents(target: Path) -> list[Path]:
-    """Folders above the target, up to the first that exists."""
-    parents = list(target.parents)
-    return parents[: parents.index(_existing_parent(target)) + 1]
-
-
-def _sync_all(folders: Iterable[Path]) -> None:
-    for folder in folders:
-        sync_path(folder)
 
 
 def _swap_folders(work: Path, target: Path) -> None:
     """Exchange two folders: by one call where the system has it, else while signals wait."""
     if _exchange(work, target):
         return
+    # `_restore_older` knows this name, and gives it back after a kill between the renames.
     older = target.with_name(f".{target.name}.{token_hex(8)}.old")
     with delayed_signals():
         os.rename(target, older)
@@ -329,6 +320,7 @@ def _restore_older(target: Path) -> None:
 def delayed_signals() -> Iterator[None]:
     """Keep signals that end the program until the block has ended."""
     received: list[int] = []
+    # Python lets only the main thread set handlers. Windows has no SIGHUP.
     names = ("SIGINT", "SIGTERM", "SIGHUP") if current_thread() is main_thread() else ()
     before: dict[int, Any] = {}
     try:
@@ -337,6 +329,7 @@ def delayed_signals() -> Iterator[None]:
         yield
     finally:
         for number, handler in before.items():
+            # None is a handler that was not set from Python.
             signal.signal(number, handler or signal.SIG_DFL)
         for number in received:
             signal.raise_signal(number)
@@ -363,11 +356,11 @@ SIGN = f"{NOTES}/{PLAN}"
 _ENDING = ".ome.zarr"
 
 
+@dataclass(frozen=True, slots=True)
 class JobFolder:
     """Where a job keeps its plan, its markers and its results."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    path: Path
 
     @property
     def notes(self) -> Path:
@@ -393,10 +386,8 @@ class JobFolder:
 
     def marks(self) -> dict[str, dict[str, Any]]:
         """What was said of every block that is written; a damaged marker says nothing."""
-        read = {
-            path.stem: _read_object(path) for path in sorted((self.notes / "done").glob("*.json"))
-        }
-        return {block: said for block, said in read.items() if said}
+        paths = sorted((self.notes / "done").glob("*.json"))
+        return {path.stem: said for path in paths if (said := _read_object(path))}
 
 
 def _read_object(path: Path) -> dict[str, Any]:
@@ -425,20 +416,13 @@ def begin_job(folder: JobFolder, plan: Mapping[str, Any], *, overwrite: bool) ->
     """Take up a job that was begun, or begin it.
 
     `plan` is everything that the pixels depend on, as JSON holds it. With `overwrite`, what was
-    begun with another plan may be removed. What has no readable plan was not begun.
+    begun with another plan may be removed. What has no readable plan was not begun. The answer is
+    whether earlier blocks count; False for a new folder.
 
-    Returns
-    -------
-    bool
-        True if earlier blocks count; False if the folder is new.
-
-    Raises
-    ------
-    ImageFileError
-        Another job was begun there; the message says what differs. Or the folder holds a file that
-        no job wrote.
+    Raises ImageFileError where another job was begun there, and says what differs, or where the
+    folder holds a file that no job wrote.
     """
-    now = json.loads(json.dumps(dict(plan)))
+    now = json.loads(json.dumps(dict(plan)))  # JSON gives lists for tuples, as the stored plan has
     if os.path.lexists(folder.path):
         _check_own(folder)
         before = folder.plan()

@@ -12,7 +12,7 @@ import stat
 import struct
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from io import BytesIO
@@ -25,17 +25,17 @@ import imagecodecs
 import numpy as np
 import tifffile
 
-from napari_cvdm.io.errors import ImageFileError, one_line
+from napari_cvdm.io.errors import ImageFileError, incomplete_error, one_line
 
 LARGEST_RECORD = 20_000_000
-DEEPEST = 50
+DEEPEST = 50  # brackets within brackets
 # Deflate packs at most 1032 bytes into one, LZW 1365. A small image may be only background, which
 # newer methods pack further.
 LARGEST_EXPANSION = 1400
 ALWAYS_ALLOWED_BYTES = 16 << 20
 # No measured image of this size is that empty.
 LARGE_BYTES, LARGE_EXPANSION = 512 << 20, 100
-LARGEST_DIRECTORY = 100_000
+LARGEST_DIRECTORY = 100_000  # bytes of the list of an archive's members
 NPZ_PACKING = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 LARGEST_NPY_HEADER = 1 << 16  # NumPy itself reads no more than 10,000 bytes
 # By the number of a compression in a TIFF.
@@ -53,37 +53,21 @@ J2K_SIZE = re.compile(rb"\xff\x4f\xff\x51....(.{8})", re.DOTALL)
 LARGEST_PLANES = 1_000_000
 LARGEST_XML = {"<": 2_000_000, "=": 8_000_000}
 LARGEST_CHUNKS = 10_000_000
+# Blocks of a large image in chunks of single pixels would take minutes.
 FEW_CHUNKS, SMALLEST_CHUNK = 10_000, 256
 LZMA_MEMORY = 256 << 20
 # Zarr 2 lets metadata name any installed codec. One of them, pickle, executes what it unpacks. The
 # codecs here only turn numbers into numbers.
-CHANGING = (
-    "astype",
-    "bitround",
-    "bytes",
-    "delta",
-    "endian",
-    "fixedscaleoffset",
-    "packbits",
-    "quantize",
-    "sharding_indexed",
-    "shuffle",
-    "transpose",
+CHANGING = tuple(
+    "astype bitround bytes delta endian fixedscaleoffset packbits quantize sharding_indexed "
+    "shuffle transpose".split()
 )
 CHECKING = ("adler32", "crc32", "crc32c", "fletcher32", "jenkins_lookup3")
 METADATA = ("zarr.json", ".zarray", ".zattrs", ".zgroup", ".zmetadata")
 
 
 def read_bounded(path: Path, largest: int = LARGEST_RECORD) -> bytes:
-    """The bytes of a regular file of at most `largest` bytes.
-
-    Raises
-    ------
-    ValueError
-        A pipe or a device, which could be read without end, or a larger file.
-    OSError
-        The file cannot be opened.
-    """
+    """All bytes of a regular file; the limit and the errors are those of `open_regular`."""
     with open_regular(path, largest) as file:
         return file.read(largest)
 
@@ -91,12 +75,8 @@ def read_bounded(path: Path, largest: int = LARGEST_RECORD) -> bytes:
 def open_regular(path: str | Path, largest: float = inf) -> BinaryIO:
     """Open a file for reading, without waiting.
 
-    Raises
-    ------
-    ValueError
-        A pipe or a device, or a file of more than `largest` bytes.
-    OSError
-        The file cannot be opened.
+    Raises ValueError for a pipe or a device, which could be read without end, and for a file of
+    more than `largest` bytes; OSError where the file cannot be opened.
     """
     # A named pipe would wait for somebody who writes.
     waiting = getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)
@@ -116,11 +96,8 @@ def open_regular(path: str | Path, largest: float = inf) -> BinaryIO:
 def open_arrays(path: str | Path) -> Iterator[Mapping[str, Any]]:
     """The arrays of an NPZ file, each read when it is asked for.
 
-    Raises
-    ------
-    ImageFileError
-        A pipe or a device, a damaged file, one without the arrays that are asked for, or members
-        that are packed as NumPy packs none, or unpack to more than `largest_unpacked`.
+    Raises ImageFileError for a pipe or a device, a damaged file, one without the arrays that are
+    asked for, and members that NumPy does not pack so, or that unpack to too much.
     """
     try:
         with open_regular(path) as file:
@@ -177,10 +154,7 @@ def check_npy(file: IO[bytes], size: int) -> None:
 def parse_json_object(text: str | bytes) -> dict[str, Any]:
     """A JSON object that every reader can use.
 
-    Raises
-    ------
-    ValueError
-        It is none, is nested too deep, or has a whole number of more than 64 bits.
+    Raises ValueError where it is none, is nested too deep, or has a whole number beyond 64 bits.
     """
     try:
         value = json.loads(text, parse_int=_read_whole)
@@ -229,7 +203,52 @@ def check_expansion(wanted: int, stored: int, source: str) -> None:
         )
 
 
-def check_image_segments(page: Any, source: str) -> None:
+def check_segments(pages: Iterable[Any], source: str) -> int:
+    """Count the bytes of TIFF pages, where all their strips and tiles are there.
+
+    Raises ImageFileError where one is missing, ends behind the file, or cannot unpack to its size.
+    """
+    # By where it lies: the same bytes, named twice, are no more bytes.
+    stored: dict[tuple[str, int], int] = {}
+    for page in pages:
+        file = page.parent.filehandle
+        segments = list(zip(page.dataoffsets, page.databytecounts, strict=False))
+        if len(segments) < max(1, prod(page.chunked)) or any(
+            count <= 0 or offset + count > file.size for offset, count in segments
+        ):
+            raise incomplete_error(source)
+        largest = max(count for _, count in segments)
+        check_expansion(prod(page.chunks) * page.dtype.itemsize, largest, source)
+        _check_image_segments(page, source)
+        stored.update(((file.name, offset), count) for offset, count in segments)
+    return sum(stored.values())
+
+
+def fill_byte_counts(tiff: tifffile.TiffFile) -> None:
+    """Put in the sizes of strips where a program left them out, or wrote 0 or too much."""
+    if _strip_sizes(tiff.pages.first, tiff.filehandle.size) is None:
+        return
+    for page in tiff.pages:
+        page.databytecounts = _strip_sizes(page, tiff.filehandle.size) or page.databytecounts
+
+
+def _strip_sizes(page: Any, end: int) -> tuple[int, ...] | None:
+    """Bytes of the strips of a page, which follow from its shape if it is not compressed.
+
+    None where the stated ones are inside a file of `end` bytes.
+    """
+    rows, length, offsets = page.rowsperstrip, page.imagelength, page.dataoffsets
+    if page.compression != 1 or page.planarconfig != 1 or page.is_tiled or page.bitspersample % 8:
+        return None
+    if not page.nbytes or rows < 1 or len(offsets) != ceil(length / rows):
+        return None
+    stated = [*page.databytecounts, *[0] * len(offsets)]
+    if all(0 < count <= end - offset for offset, count in zip(offsets, stated, strict=False)):
+        return None
+    return tuple(min(rows, length - top) * page.nbytes // length for top in range(0, length, rows))
+
+
+def _check_image_segments(page: Any, source: str) -> None:
     """Raise ImageFileError if a segment is a larger image than its strip or tile.
 
     JPEG and its kin have heads of their own, and their decoders ask for the memory of these.
@@ -371,13 +390,8 @@ def _number(element: ElementTree.Element, name: str) -> float:
 def check_declared_sizes(stored: Any, path: Path) -> None:
     """Refuse an array of an OME-Zarr that would cost memory, or execute something, when it is read.
 
-    Its metadata were read, its chunks were not.
-
-    Raises
-    ------
-    ImageFileError
-        Codecs that are not for numbers, more chunks than LARGEST_CHUNKS, or chunks that the stored
-        bytes can never unpack to.
+    Its metadata were read, its chunks were not. Raises ImageFileError for codecs that are not for
+    numbers, more chunks than LARGEST_CHUNKS, or chunks that no stored bytes can unpack to.
     """
     unknown = sorted(
         set(codec_names(stored.metadata.to_dict())) - {*UNPACKERS, *CHANGING, *CHECKING}
@@ -460,10 +474,6 @@ def _unpack_declared(name: str, head: str, place: int) -> Callable[[bytes, int],
     return unpack
 
 
-def _unpack_zstd(packed: bytes, most: int) -> bytes:
-    return bytes(imagecodecs.zstd_decode(packed, out=most))
-
-
 # Each takes packed bytes and the most bytes that they may unpack to, and stops there. LZMA uses
 # the memory that its stream asks for.
 UNPACKERS: dict[str, Callable[[bytes, int], bytes]] = {
@@ -473,5 +483,5 @@ UNPACKERS: dict[str, Callable[[bytes, int], bytes]] = {
     "lz4": _unpack_declared("lz4", "<i", 0),  # numcodecs writes the size before the block
     "lzma": _unpack_stream(partial(lzma.LZMADecompressor, memlimit=LZMA_MEMORY)),
     "zlib": _unpack_stream(zlib.decompressobj),
-    "zstd": _unpack_zstd,
+    "zstd": lambda packed, most: bytes(imagecodecs.zstd_decode(packed, out=most)),
 }

@@ -6,7 +6,7 @@ A value is missing where a file does not really state it.
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from html import unescape
 from itertools import pairwise
@@ -22,7 +22,12 @@ UM_PER_INCH = 25400.0
 _PRINT_UNITS = ("inch", "in", "cm")
 # Finer than 20 um for a pixel, yet printing and scanning, not microscopy.
 _PRINT_DPI = (1440, 2400, 2540, 2880, 4000, 4800, 5760, 9600)
-_MICROMETRE = "µm"
+_STAGE_UNIT = "reference frame"  # the schema's default for positions; it is no length
+# Kinds of TIFF with tags that nobody reads here.
+_NOT_READ = frozenset(
+    {"andor", "avs", "bif", "fei", "indica", "mdgel", "mediacy", "ndpi", "nih", "nuvu", "philips"}
+    | {"qpi", "scanimage", "scn", "sem", "streak", "svs", "tvips", "vista"}
+)
 _LARGEST_ASPECT = 1.01
 NM_PER_UM = 1000.0
 _LIGHT_NM = (200.0, 2000.0)
@@ -55,14 +60,8 @@ class Stated:
 
     def for_stack(self) -> dict[str, Any]:
         """The same as keywords of `ImageStack`."""
-        return {
-            "pixel_um": self.pixel_um,
-            "metadata": dict(self.optics),
-            "place": dict(self.place),
-            "channels": self.channels,
-            "origins": dict(self.origins),
-            "warnings": self.warnings,
-        }
+        values = asdict(self)
+        return {"metadata": values.pop("optics"), **values}
 
 
 @cache
@@ -177,6 +176,47 @@ def imagej_channels(header: Mapping[str, Any]) -> tuple[str, ...]:
     return names if len(names) == count and any(names) else ()
 
 
+def read_imagej(tiff: Any) -> Mapping[str, Any]:
+    """ImageJ's header of a TIFF; empty for another program."""
+    return (tiff.imagej_metadata or {}) if tiff.is_imagej else {}
+
+
+def find_maker(tiff: Any) -> str:
+    """Whose private tags a TIFF has, of `MAKERS`; "" for nobody's."""
+    return next((kind for kind in MAKERS if getattr(tiff, f"is_{kind}")), "")
+
+
+def tiff_stated(
+    tiff: Any, page: Any, root: Element | None, number: int | None, source: str
+) -> Stated:
+    """What a TiffFile states of one of its images, by the first of its dialects.
+
+    `page` is the first one of the image. `number` is that of the image in the OME-XML, from 0, and
+    None where that is not clear.
+    """
+    summary = (tiff.micromanager_metadata or {}).get("Summary") if tiff.is_micromanager else None
+    if root is not None and root.find("{*}Image") is not None:
+        if number is None:
+            sentence = "which image of its OME-XML it is, is not clear, so nothing of it is used."
+            return Stated(warnings=(sentence,))
+        return ome_stated(root, number, source)
+    if isinstance(summary, Mapping):
+        return micromanager_stated(summary, source)
+    shaped: Mapping[str, Any] = next(iter(tiff.shaped_metadata or ()), {})
+    said = tags_stated(page, read_imagej(tiff), shaped, source)
+    if kind := find_maker(tiff):
+        made = maker_stated(kind, getattr(tiff, f"{kind}_metadata"), source)
+        if "pixel_um" not in made.origins:
+            origins = {**said.origins, **made.origins}
+            made = replace(made, pixel_um=said.pixel_um, origins=origins)
+        said = made
+    other = sorted(kind for kind in _NOT_READ if getattr(tiff, f"is_{kind}"))
+    if other and said.pixel_um is None:
+        sentence = f"its private tags ({', '.join(other)}) are not read. Type the pixel size."
+        said = replace(said, warnings=(sentence,))
+    return said
+
+
 def ome_stated(root: Element, number: int = 0, source: str = "") -> Stated:
     """What OME-XML states of one of its images, counted from 0."""
     images = root.findall("{*}Image")
@@ -185,7 +225,7 @@ def ome_stated(root: Element, number: int = 0, source: str = "") -> Stated:
     if image is None or pixels is None:
         return Stated()
     where = f"OME-XML of {source}"
-    x, y = (_length(pixels, f"PhysicalSize{letter}", _MICROMETRE) for letter in "XY")
+    x, y = (_read_quantity(pixels, f"PhysicalSize{letter}", length_um, "µm") for letter in "XY")
     y = y if "PhysicalSizeY" in pixels.attrib else x
     pixel_um, origins = square_pixel(x, y, where)
     optics, unclear = _ome_optics(root, image, pixels)
@@ -209,8 +249,9 @@ def _ome_optics(
     if wanted is not None:
         objectives = [one for one in objectives if one.get("ID") == wanted][:1]
     found = {
-        _length(channel, "EmissionWavelength", "nm") for channel in pixels.findall("{*}Channel")
-    } - {None}
+        _read_quantity(channel, "EmissionWavelength", length_um, "nm")
+        for channel in pixels.findall("{*}Channel")
+    }
     waves = sorted(wave for wave in found if wave is not None)
     stated = {
         "immersion_index": _number(settings, "RefractiveIndex"),
@@ -233,16 +274,16 @@ def _ome_place(pixels: Element) -> dict[str, float]:
     planes = pixels.findall("{*}Plane")
     first = planes[0] if planes else None
     found = {
-        "z_step_um": _position(pixels, "PhysicalSizeZ", _MICROMETRE),
-        "frame_interval_s": _time(pixels, "TimeIncrement"),
-        "y_um": _position(first, "PositionY"),
-        "x_um": _position(first, "PositionX"),
-        "z_um": _position(first, "PositionZ"),
-        "t_s": _time(first, "DeltaT"),
+        "z_step_um": _read_quantity(pixels, "PhysicalSizeZ", position_um, "µm"),
+        "frame_interval_s": _read_quantity(pixels, "TimeIncrement", time_s, "s"),
+        "y_um": _read_quantity(first, "PositionY", position_um, _STAGE_UNIT),
+        "x_um": _read_quantity(first, "PositionX", position_um, _STAGE_UNIT),
+        "z_um": _read_quantity(first, "PositionZ", position_um, _STAGE_UNIT),
+        "t_s": _read_quantity(first, "DeltaT", time_s, "s"),
     }
     # Positions of single planes also tell in which direction Z runs.
     heights = {
-        plane.get("TheZ"): _position(plane, "PositionZ")
+        plane.get("TheZ"): _read_quantity(plane, "PositionZ", position_um, _STAGE_UNIT)
         for plane in reversed(planes)
         if all(plane.get(name) == planes[0].get(name) for name in ("TheC", "TheT"))
     }
@@ -252,24 +293,16 @@ def _ome_place(pixels: Element) -> dict[str, float]:
     return {name: value for name, value in found.items() if value is not None}
 
 
-def _length(element: Element | None, name: str, unit: str) -> float | None:
-    return (
-        None if element is None else length_um(_number(element, name), _unit(element, name, unit))
-    )
-
-
-def _position(element: Element | None, name: str, unit: str = "reference frame") -> float | None:
+def _read_quantity(
+    element: Element | None,
+    name: str,
+    convert: Callable[[float | None, str | None], float | None],
+    usual_unit: str,
+) -> float | None:
+    """A quantity of an element, whose unit is the usual one where the XML leaves it out."""
     if element is None:
         return None
-    return position_um(_number(element, name), _unit(element, name, unit))
-
-
-def _time(element: Element | None, name: str) -> float | None:
-    return None if element is None else time_s(_number(element, name), _unit(element, name, "s"))
-
-
-def _unit(element: Element, name: str, usual: str) -> str:
-    return element.get(f"{name}Unit", usual)
+    return convert(_number(element, name), element.get(f"{name}Unit", usual_unit))
 
 
 def _number(element: Element | None, name: str) -> float | None:
@@ -327,17 +360,7 @@ def tags_stated(
 
 
 def maker_stated(kind: str, said: Mapping[str, Any], source: str) -> Stated:
-    """What the private tags of a microscope maker's TIFF state.
-
-    Parameters
-    ----------
-    kind : str
-        One of `MAKERS`.
-    said : mapping
-        The tags, as tifffile reads them.
-    source : str
-        Name of the file, for messages.
-    """
+    """What the private tags of a TIFF state, as tifffile reads those of one of the `MAKERS`."""
     size, unit, place, channels, waves_nm = _MAKER_TAGS[kind](said)
     where = f"the {MAKERS[kind]} header of {source}"
     x, y = (length_um(stated_number(one), unit) for one in size)

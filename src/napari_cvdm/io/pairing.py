@@ -36,7 +36,7 @@ class ImageEntry:
         return " + ".join(path.name for path in self.files)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class UnmatchedFile:
     """A path that is no image: its name, why it is left out, and what would be taken."""
 
@@ -75,45 +75,32 @@ def _inside(path: Path) -> Iterator[Path | UnmatchedFile]:
         yield _file(path)
         return
     if path.suffix.lower() == ".zarr":
-        yield UnmatchedFile(
-            name=path.name,
-            reason=(
-                "OME-Zarr folders are not read here; open it in napari, and reconstruct the layer."
-            ),
-        )
+        reason = "OME-Zarr folders are not read here; open it in napari, and reconstruct the layer."
+        yield UnmatchedFile(path.name, reason)
         return
     try:
         inside = [inner for inner in path.iterdir() if not inner.name.startswith(".")]
     except OSError as error:
-        yield UnmatchedFile(
-            name=path.name,
-            reason=f"the folder cannot be read ({error.strerror}); check that you may open it.",
-        )
+        reason = f"the folder cannot be read ({error.strerror}); check that you may open it."
+        yield UnmatchedFile(path.name, reason)
         return
     if not inside:
-        yield UnmatchedFile(
-            name=path.name,
-            reason=f"the folder is empty; give one with images ({', '.join(SUFFIXES)}) in it.",
-        )
+        reason = f"the folder is empty; give one with images ({', '.join(SUFFIXES)}) in it."
+        yield UnmatchedFile(path.name, reason)
     for inner in _natural(inside):
-        yield (
-            UnmatchedFile(
-                name=inner.name,
-                reason="a folder within a folder is not searched; drop it by itself.",
-            )
-            if inner.is_dir()
-            else _file(inner)
-        )
+        if inner.is_dir():
+            reason = "a folder within a folder is not searched; drop it by itself."
+            yield UnmatchedFile(inner.name, reason)
+        else:
+            yield _file(inner)
 
 
 def _file(path: Path) -> Path | UnmatchedFile:
     if path.suffix.lower() in SUFFIXES:
         return path
     ending = f"files ending in {path.suffix}" if path.suffix else "files without an ending"
-    return UnmatchedFile(
-        name=path.name,
-        reason=f"not an image: {ending} are not read; allowed are {', '.join(SUFFIXES)}.",
-    )
+    reason = f"not an image: {ending} are not read; allowed are {', '.join(SUFFIXES)}."
+    return UnmatchedFile(path.name, reason)
 
 
 def _natural(paths: Iterable[Path]) -> list[Path]:
@@ -128,8 +115,10 @@ def _images(files: Sequence[Path], planes: int, by_name: bool) -> Iterable[tuple
         if match is not None:
             shared, ending = match.groups()
             alike = file.parent, shared.lower(), file.suffix.lower()
+            # Leading zeros do not make another plane.
             number = str(int(ending)) if ending.isdigit() else ending.lower()
             groups.setdefault(alike, {})[number] = file
+    # Programs count planes from 0 or from 1.
     numbers = [tuple(str(number) for number in range(first, first + planes)) for first in (0, 1)]
     partners = {}
     for group in groups.values():
@@ -139,4 +128,5 @@ def _images(files: Sequence[Path], planes: int, by_name: bool) -> Iterable[tuple
                 partners.update(dict.fromkeys(image, image))
     if len(files) == planes and not partners and not by_name:
         return [tuple(files)]
+    # As keys: an image stands where its first file stands, and once.
     return dict.fromkeys(partners.get(file, (file,)) for file in files)

@@ -1,5 +1,6 @@
 """One door for every image file: read whole, or opened and read part by part."""
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -36,7 +37,7 @@ def _read_npy(path: Path) -> ImageStack:
         )
     axes = UNNAMED_AXES[:leading] + "YX"[-array.ndim :] if array.ndim else ""
     array, axes = ordered_axes(usable_dtype(array, source), axes, source)
-    return ImageStack(array=array, axes=axes, source=source, files=(str(path),))
+    return ImageStack(array=array, axes=axes, source=source, files=(os.path.realpath(path),))
 
 
 _READERS: dict[str, Callable[[Path], ImageStack]] = {
@@ -122,12 +123,7 @@ def open_image(path: str | Path, *, series: int | None = None, alone: bool = Fal
     """Open an image whose pixels, a dask array, are read when they are asked for, part by part.
 
     It is OME-Zarr 0.4 or 0.5 (a folder; of a pyramid the finest level), or TIFF. Another format is
-    read whole. The parameters are those of `read_image`.
-
-    Raises
-    ------
-    ImageFileError
-        As of `read_image`, or zarr is not installed.
+    read whole. Parameters and errors are those of `read_image`; OME-Zarr needs the extra zarr.
     """
     path = Path(path)
     if path.is_dir():
@@ -157,10 +153,7 @@ def read_images(
 def window_of(stack: ImageStack, frame: tuple[int, ...], rows: slice, columns: slice) -> np.ndarray:
     """A part of one frame, shape (P, y, x), P of length 1 where there is no such axis.
 
-    Raises
-    ------
-    ImageFileError
-        Pixels that cannot be read.
+    Raises ImageFileError for pixels that cannot be read.
     """
     try:
         index: Any = (*frame, ..., rows, columns)
@@ -186,10 +179,8 @@ def window_of(stack: ImageStack, frame: tuple[int, ...], rows: slice, columns: s
 def read_psf(path: str | Path) -> MeasuredPsf:
     """The focal plane of a PSF file: of several planes, the one with the sharpest peak.
 
-    Raises
-    ------
-    ImageFileError, RequestError
-        A file that cannot be read, has more than three axes, or does not say its pixel size.
+    Raises ImageFileError or RequestError for a file that cannot be read, has more than three axes,
+    or does not say its pixel size.
     """
     from scipy.ndimage import gaussian_filter
 

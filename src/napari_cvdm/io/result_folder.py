@@ -38,31 +38,16 @@ _DAMAGES = (ArithmeticError, AttributeError, LookupError, StopIteration, TypeErr
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class StoredResult:
-    """A result folder's content, and where the measured image lay.
-
-    Parameters
-    ----------
-    reconstruction : Reconstruction
-    source : str
-        Name of the measured image.
-    place : mapping
-        ``z_step_um``, and ``y_um``, ``x_um`` of the centre of the first pixel of the measured
-        image, where known; see `ImageStack`.
-    planes_um : tuple of float, optional
-        Positions of the defocus planes, if one file held all of them. Its axis of planes became one
-        image.
-    files : mapping of str to str
-        What was read, by option of the command line.
-    channels : tuple of str
-        Names of the channels of the measured image; empty where they have none.
-    """
+    """A result folder's content, and what is known of the measured image."""
 
     reconstruction: Reconstruction
-    source: str
+    source: str  # name of the measured image
+    # z_step_um, and y_um, x_um of the centre of its first pixel, where known; see `ImageStack`.
     place: Mapping[str, float] = field(default_factory=dict)
+    # Positions of the defocus planes, if one file held all of them.
     planes_um: tuple[float, ...] | None = None
-    files: Mapping[str, str] = field(default_factory=dict)
-    channels: tuple[str, ...] = ()
+    files: Mapping[str, str] = field(default_factory=dict)  # by option of the command line
+    channels: tuple[str, ...] = ()  # names; empty where they have none
 
 
 def is_result_folder(path: str | Path) -> bool:
@@ -80,17 +65,8 @@ def is_result_folder(path: str | Path) -> bool:
 def image_notes(path: str | Path, series: int | None = None) -> dict[str, Any]:
     """What this program noted of an image that it wrote; ``role`` and ``source`` of a result.
 
-    Parameters
-    ----------
-    path : str or Path
-        Of a result folder or an image in it, of an OME-TIFF, or of an OME-Zarr.
-    series : int, optional
-        Which image of an OME-Zarr, counted from 1; the first one if None.
-
-    Returns
-    -------
-    dict
-        Empty for any other image.
+    `path` is that of a result folder or an image in it, of an OME-TIFF, or of an OME-Zarr, and
+    `series` counts the images of an OME-Zarr from 1. The notes of any other image are empty.
     """
     path = Path(path)
     name = path.name.removesuffix(ENDING)
@@ -147,12 +123,8 @@ def check_measured(paths: Sequence[str | Path], series: int | None = None) -> No
 def read_result_folder(path: str | Path) -> StoredResult:
     """Read what ``napari-cvdm restore`` wrote: ``provenance.json`` and the images beside it.
 
-    Pixels are as they were written, bit for bit.
-
-    Raises
-    ------
-    ImageFileError
-        Not such a folder, or one with a file missing, cut short or of another shape than the rest.
+    Pixels are as they were written, bit for bit. Raises ImageFileError where it is no such folder,
+    or has a file that is missing, cut short or of another shape than the rest.
     """
     folder = Path(path)
     if not is_result_folder(folder):
@@ -186,14 +158,15 @@ def _stored(folder: Path, record: Mapping[str, Any]) -> StoredResult:
     output, settings, inputs = record["output"], record["settings"], record["inputs"]
     axes, pixel_um, clock = output["axes"], float(output["pixel_um"]), output["clock"]
     mean = _image(folder, "mean")
+    # The settings hold the pixel of the measured image, the output that of the result.
+    upsampling = round(float(settings["pixel_um"]) / pixel_um)
     sizes = dict(zip(mean.axes, mean.array.shape, strict=True))
     shape = tuple(sizes.get(letter, 1) for letter in axes)  # files drop axes of length 1
-    upsampling = round(float(settings["pixel_um"]) / pixel_um)
     planes = len(settings.get("defocus_um") or (0.0,))
     has_samples = (folder / f"samples{ENDING}").exists()
     region = settings.get("region")
     reconstruction = Reconstruction(
-        mean=_pixels(folder, "mean", shape),
+        mean=_pixels(folder, "mean", shape, mean),
         variance=_pixels(folder, "variance", shape),
         rate=_pixels(folder, "rate", shape),
         valid=_pixels(folder, "valid", shape) > 0,
@@ -242,10 +215,18 @@ def _image(folder: Path, name: str) -> ImageStack:
 
 
 def _pixels(
-    folder: Path, name: str, shape: tuple[int, ...], *, leading: bool = False
+    folder: Path,
+    name: str,
+    shape: tuple[int, ...],
+    stack: ImageStack | None = None,
+    *,
+    leading: bool = False,
 ) -> np.ndarray:
-    """Pixels in the shape that was written; `leading` tells that one more axis stands before it."""
-    stack = _image(folder, name)
+    """Pixels in the shape that was written, of an image that may be read already.
+
+    `leading` tells that one more axis stands before the shape.
+    """
+    stack = stack or _image(folder, name)
     array = stack.array
     # OME puts its other axis behind the one it shares.
     if leading and "S" in stack.axes and array.ndim > len(shape):

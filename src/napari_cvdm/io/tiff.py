@@ -3,10 +3,10 @@
 import logging
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from math import ceil, prod
+from math import prod
 from pathlib import Path
 from threading import get_ident
 from typing import Any
@@ -17,39 +17,41 @@ import tifffile
 
 from napari_cvdm.core.request import ImageStack
 from napari_cvdm.io.axes import measured_values, ordered_axes, usable_dtype
-from napari_cvdm.io.errors import ImageFileError, import_zarr, one_line
+from napari_cvdm.io.errors import (
+    ImageFileError,
+    choose_series,
+    import_zarr,
+    incomplete_error,
+    one_line,
+)
 from napari_cvdm.io.limits import (
     check_chain,
     check_expansion,
-    check_image_segments,
     check_micromanager,
     check_ome,
+    check_segments,
     check_xml,
+    fill_byte_counts,
     parse_json_object,
 )
 from napari_cvdm.io.metadata import (
     MAKERS,
-    Stated,
+    find_maker,
     maker_stated,
     metamorph_axis,
-    micromanager_stated,
-    ome_stated,
+    read_imagej,
     read_ome,
-    tags_stated,
+    tiff_stated,
 )
 
 PIECE_PX = 1024  # side of the pieces in which a memory-mapped image is read
-_FIRST_PRIVATE_TAG = 32768
+_FIRST_PRIVATE_TAG = 32768  # tags from here on are those of programs
 _TAG = re.compile(r"<tifffile\.TiffTag (\d+) ")
 _LARGEST_COMPANION = 1 << 26  # bytes of an XML file
 # What tifffile says of ImageJ's header where the file has other pages; each page was looked at.
 _OTHER_COUNT = "ImageJ series metadata invalid"
+# Kinds of series that tifffile makes of pages alone, or by its own header.
 _PLAIN = ("generic", "uniform", "shaped")
-# Kinds of files with tags that nobody reads here.
-_NOT_READ = frozenset(
-    {"andor", "avs", "bif", "fei", "indica", "mdgel", "mediacy", "ndpi", "nih", "nuvu", "philips"}
-    | {"qpi", "scanimage", "scn", "sem", "streak", "svs", "tvips", "vista"}
-)
 _PLANES_TAG = 33629  # of a MetaMorph stack
 _POSITIONS = "MPR"  # tifffile's letters for places of the stage
 _OME_ROOT = re.compile(r"<(\w{1,40}:)?OME[\s>]")  # its namespace may have a prefix
@@ -64,7 +66,7 @@ def _complaints() -> Iterator[list[str]]:
     thread, logger = get_ident(), logging.getLogger("tifffile")
 
     def keep(record: logging.LogRecord) -> bool:
-        if record.thread == thread:
+        if record.thread == thread:  # others read other files meanwhile
             messages.append(record.getMessage())
         return False
 
@@ -91,6 +93,8 @@ class _Ome:
         tifffile leaves out images without pages, so the numbers of its series may be others.
         """
         images = [] if self.root is None else self.root.findall("{*}Image")
+        if not images:
+            return None
         file = Path(image.page.parent.filename).name
         named = [
             number
@@ -101,36 +105,20 @@ class _Ome:
             return named[0]
         parent: Any = image.series[0].parent
         if len(images) in (1, len(parent.series)) or image.series[0].kind in _PLAIN:
-            return min(image.number, len(images) - 1) if images else None
+            return min(image.number, len(images) - 1)
         alike = [n for n, one in enumerate(images) if one.get("Name") == image.series[0].name]
         return alike[0] if len(alike) == 1 else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class _TiffImage:
-    """One image of a file: its series, or several equal ones as a stack.
-
-    Parameters
-    ----------
-    series : tuple of TiffPageSeries
-    axes, shape
-        Of all pixels.
-    number : int
-        Of the image in the file, from 0.
-    taken : tuple
-        Index into the pixels: what of them is this image.
-    opened_as : mapping
-        How the file was opened.
-    is_position : bool
-        Whether the number is that of a stage position.
-    """
+    """One image of a file: its series, or several equal ones as a stack."""
 
     series: tuple[tifffile.TiffPageSeries, ...]
-    axes: str
-    shape: tuple[int, ...]
-    number: int
-    taken: tuple[Any, ...]
-    opened_as: Mapping[str, Any]
+    axes: str  # of the pixels that are taken
+    shape: tuple[int, ...]  # of all pixels of the series
+    number: int  # of the image in the file, or of the stage position, from 0
+    taken: tuple[Any, ...]  # index into all pixels
     is_position: bool = False
 
     @property
@@ -141,33 +129,30 @@ class _TiffImage:
     @property
     def files(self) -> tuple[str, ...]:
         """Every file that has pixels of the image."""
-        parents = (page.parent.filehandle for page in self.pages().ravel() if page is not None)
-        return tuple(dict.fromkeys(str(Path(one.dirname) / one.name) for one in parents))
+        there = (page for page in self.pages().ravel() if page is not None)
+        return tuple(dict.fromkeys(page.parent.filehandle.path for page in there))
 
     @property
     def leading(self) -> int:
         """How many axes lie before those of a page."""
-        count = self._pages_count
+        count = sum(len(one.pages) for one in self.series)
         return next(
             (place for place in range(len(self.shape)) if prod(self.shape[:place]) >= count), 0
         )
 
-    @property
-    def _pages_count(self) -> int:
-        return sum(len(one.pages) for one in self.series)
-
     def pages(self) -> np.ndarray:
         """Pages that are taken, an array; one page may stand for contiguous pixels."""
-        table = np.empty(self._pages_count, dtype=object)
-        table[:] = [page for one in self.series for page in one.pages]
+        every = [page for one in self.series for page in one.pages]
+        table = np.empty(len(every), dtype=object)
+        table[:] = every
         return table.reshape(self.shape[: self.leading])[(*self.taken[: self.leading], ...)]
 
-    def pixels(self, path: Path, lazily: bool) -> Any:
+    def pixels(self, path: Path, lazily: bool, opened_as: Mapping[str, Any]) -> Any:
         """All that is taken."""
         if lazily:
             import dask.array as da  # half a second that only this needs
 
-            parts = [_lazy_pixels(path, one, self.opened_as) for one in self.series]
+            parts = [_lazy_pixels(path, one, opened_as) for one in self.series]
             stacked = parts[0] if len(parts) == 1 else da.stack(parts)
         else:
             arrays = [_whole_pixels(one) for one in self.series]
@@ -182,21 +167,10 @@ def read_tiff(
 
     It is read at full resolution, with pixel size and optics where the file says them. `lazily`
     gives a dask array whose pixels are read on demand: memory-mapped if they are contiguous, else
-    tile by tile.
+    tile by tile. `series` and `alone` are those of `read_image`.
 
-    Parameters
-    ----------
-    series : int, optional
-        Which of several images, counted from 1. Without it, the first one is read, and a warning
-        lists them.
-    alone : bool
-        Whether only pages of this very file are read, though it may name companions.
-
-    Raises
-    ------
-    ImageFileError
-        The file is no TIFF, is cut short, has no such series, has pages that cannot be read, or
-        pixels that are no measured values.
+    Raises ImageFileError where the file is no TIFF, is cut short, has no such series, has pages
+    that cannot be read, or pixels that are no measured values.
     """
     source = path.name
     try:
@@ -206,31 +180,34 @@ def read_tiff(
             _complaints() as complaints,
             _opened(path, alone) as (tiff, ome, opened_as),
         ):
-            check_chain(tiff, source)
-            check_micromanager(tiff, source)
-            image, listed = _choose_image(tiff, series, opened_as, source)
+            image, listed = _choose_image(tiff, series, source)
+            # Last: the position that a file was written for goes before a number in its XML.
             image = _own_position(_with_ome_axes(image, ome), tiff)
             image, missing = _written_frames(image, source)
             noticed = [*ome.warnings, *listed, *missing]
             noticed += _check_complete(tiff, image, complaints)
             pixels, axes, meaning = measured_values(
-                image.pixels(path, lazily), image.axes, image.page, _imagej(tiff), source
+                image.pixels(path, lazily, opened_as),
+                image.axes,
+                image.page,
+                read_imagej(tiff),
+                source,
             )
             array, axes = ordered_axes(usable_dtype(pixels, source), axes, source)
-            stated = _stated(tiff, ome, image, source)
+            number = image.number if image.is_position else ome.image_of(image)
+            stated = tiff_stated(tiff, image.page, ome.root, number, source)
+            if image.is_position:
+                place = {**stated.place, "position": float(image.number)}
+                stated = replace(stated, place=place)
             noticed += [*meaning, *stated.warnings]
+            warnings = tuple(f"{source}: {sentence}" for sentence in noticed)
+            files = (str(path), *ome.files, *image.files)
             return ImageStack(
                 array=array,
                 axes=axes,
                 source=source,
-                files=tuple(
-                    dict.fromkeys(
-                        os.path.realpath(str(file)) for file in (path, *ome.files, *image.files)
-                    )
-                ),
-                **replace(
-                    stated, warnings=tuple(f"{source}: {sentence}" for sentence in noticed)
-                ).for_stack(),
+                files=tuple(dict.fromkeys(os.path.realpath(file) for file in files)),
+                **replace(stated, warnings=warnings).for_stack(),
             )
     except ImageFileError:
         raise
@@ -247,9 +224,11 @@ def read_tiff(
 def read_annotation(path: Path, key: str) -> dict[str, Any]:
     """A JSON object in the map annotation of an OME-TIFF; empty where there is none."""
     try:
-        with _complaints(), _opened(path, True) as (_, ome, _):
-            entries = [] if ome.root is None else ome.root.iterfind(".//{*}MapAnnotation//{*}M")
-            found = next((entry.text for entry in entries if entry.get("K") == key), None)
+        # The XML is that of the first page, so the others are not looked at.
+        with _complaints(), tifffile.TiffFile(path, is_ndtiff=False) as tiff:
+            root = _read_ome(tiff, path).root
+        entries = [] if root is None else root.iterfind(".//{*}MapAnnotation//{*}M")
+        found = next((entry.text for entry in entries if entry.get("K") == key), None)
         return parse_json_object(found) if found else {}
     except Exception:  # who reads the pixels says what is wrong with the file
         return {}
@@ -262,15 +241,14 @@ def _opened(path: Path, alone: bool) -> Iterator[tuple[tifffile.TiffFile, _Ome, 
     opened_as: dict[str, Any] = {"is_ndtiff": False}
     if alone:
         opened_as["_multifile"] = False
-    ome = _Ome()
     with tifffile.TiffFile(path, **opened_as) as tiff:
-        _fill_byte_counts(tiff)
-        description = tiff.pages.first.description
-        if tiff.is_ome or _OME_ROOT.search(description):
-            check_ome(tiff, path.name)
-            ome = _read_ome(description, path)
-            if ome.root is not None and not ome.warnings:
-                ome = replace(ome, warnings=_useless_counts(tiff, ome.root))
+        # Before tifffile counts the pages: it would not come back, or fill the memory.
+        check_chain(tiff, path.name)
+        check_micromanager(tiff, path.name)
+        fill_byte_counts(tiff)
+        ome = _read_ome(tiff, path)
+        if ome.root is not None and not ome.warnings:
+            ome = replace(ome, warnings=_useless_counts(tiff, ome.root))
         unread = _unread_kind(tiff)
         unsound = bool(ome.warnings or ome.files)
         if not unsound and not unread:
@@ -283,7 +261,7 @@ def _opened(path: Path, alone: bool) -> Iterator[tuple[tifffile.TiffFile, _Ome, 
     if unsound:
         opened_as["is_ome"] = False
     with tifffile.TiffFile(path, **opened_as) as tiff:
-        _fill_byte_counts(tiff)
+        fill_byte_counts(tiff)
         yield tiff, ome, opened_as
 
 
@@ -294,32 +272,19 @@ def _useless_counts(tiff: tifffile.TiffFile, root: Element) -> tuple[str, ...]:
             order = pixels.get("DimensionOrder", "XYCZT")
             if order[:2] != "XY" or sorted(order) != sorted("XYCZT"):
                 raise ValueError(f"DimensionOrder {order:.20}")
-        check_chain(tiff, tiff.filename)
-        check_micromanager(tiff, tiff.filename)
         return () if tiff.series else ("its OME-XML names no image.",)
-    except ImageFileError:
-        raise
     except Exception as error:  # tifffile lets through whatever such values make happen
         return (f"its OME-XML does not say how its pages are ordered ({one_line(error)}).",)
-
-
-def _kind_of_maker(tiff: tifffile.TiffFile) -> str:
-    """Whose private tags a file has, of `MAKERS`; "" for nobody's."""
-    return next((kind for kind in MAKERS if getattr(tiff, f"is_{kind}")), "")
 
 
 def _unread_kind(tiff: tifffile.TiffFile) -> str:
     """The maker whose tags cannot be read; "" where all can.
 
-    Raises
-    ------
-    ImageFileError
-        Tags of MetaMorph: without them nobody knows how many planes there are.
+    Raises ImageFileError for MetaMorph: without its tags nobody knows how many planes there are.
     """
-    kind = _kind_of_maker(tiff)
+    kind = find_maker(tiff)
     try:
         if kind:
-            check_chain(tiff, tiff.filename)
             if kind == "stk" and _PLANES_TAG not in tiff.pages.first.tags:
                 raise ValueError(f"tag {_PLANES_TAG} is missing or leads out of the file")
             maker_stated(kind, getattr(tiff, f"{kind}_metadata"), "")
@@ -337,34 +302,13 @@ def _unread_kind(tiff: tifffile.TiffFile) -> str:
         return kind
 
 
-def _fill_byte_counts(tiff: tifffile.TiffFile) -> None:
-    """Put in the sizes of strips where a program left them out, or wrote 0 or too much."""
-    if _strip_sizes(tiff.pages.first, tiff.filehandle.size) is None:
-        return
-    check_chain(tiff, tiff.filename)
-    for page in tiff.pages:
-        page.databytecounts = _strip_sizes(page, tiff.filehandle.size) or page.databytecounts
-
-
-def _strip_sizes(page: Any, end: int) -> tuple[int, ...] | None:
-    """Bytes of the strips of a page, which follow from its shape if it is not compressed.
-
-    None where the stated ones are inside a file of `end` bytes.
-    """
-    rows, length, offsets = page.rowsperstrip, page.imagelength, page.dataoffsets
-    if page.compression != 1 or page.planarconfig != 1 or page.is_tiled or page.bitspersample % 8:
-        return None
-    if not page.nbytes or rows < 1 or len(offsets) != ceil(length / rows):
-        return None
-    stated = [*page.databytecounts, *[0] * len(offsets)]
-    if all(0 < count <= end - offset for offset, count in zip(offsets, stated, strict=False)):
-        return None
-    return tuple(min(rows, length - top) * page.nbytes // length for top in range(0, length, rows))
-
-
-def _read_ome(xml: str, path: Path) -> _Ome:
+def _read_ome(tiff: tifffile.TiffFile, path: Path) -> _Ome:
     """The OME-XML of a file; where it only names another file, the XML of that one."""
-    root, warnings = read_ome(xml)
+    description = tiff.pages.first.description
+    if not tiff.is_ome and not _OME_ROOT.search(description):
+        return _Ome()
+    check_ome(tiff, path.name)
+    root, warnings = read_ome(description)
     named = None if root is None else root.find("{*}BinaryOnly")
     if named is None:
         return _Ome(root=root, warnings=warnings)
@@ -375,9 +319,9 @@ def _read_ome(xml: str, path: Path) -> _Ome:
             warnings=(f"its metadata are in {name or 'another file'}, which is not beside it.",)
         )
     if companion.suffix.lower() in (".tif", ".tiff"):
-        with tifffile.TiffFile(companion) as tiff:
-            check_ome(tiff, companion.name)
-            text = tiff.pages.first.description
+        with tifffile.TiffFile(companion) as other:
+            check_ome(other, companion.name)
+            text = other.pages.first.description
     else:
         with companion.open(encoding="utf-8", errors="replace") as file:
             text = file.read(_LARGEST_COMPANION)
@@ -387,7 +331,7 @@ def _read_ome(xml: str, path: Path) -> _Ome:
 
 
 def _choose_image(
-    tiff: tifffile.TiffFile, wanted: int | None, opened_as: Mapping[str, Any], source: str
+    tiff: tifffile.TiffFile, wanted: int | None, source: str
 ) -> tuple[_TiffImage, list[str]]:
     """The image of that number, and a sentence where there are others.
 
@@ -400,41 +344,29 @@ def _choose_image(
         if not getattr(one.pages[0], "is_reduced", False)
     ] or list(enumerate(tiff.series))
     if len(found) == 1 and found[0][1].kind in MAKERS:
-        return _image_of_maker(tiff, wanted, opened_as, source)
+        return _image_of_maker(tiff, wanted, source)
     alike = {(one.shape, one.dtype, one.axes) for _, one in found}
     equal = len(found) > 1 and len(alike) == 1 and all(one.kind in _PLAIN for _, one in found)
     if equal and wanted is None:
-        series = tuple(one for _, one in found)
-        shape = (len(series), *series[0].shape)
-        return _TiffImage(
-            series=series,
-            axes="Q" + series[0].axes,
-            shape=shape,
-            number=0,
-            taken=(slice(None),) * len(shape),
-            opened_as=opened_as,
-        ), []
-    chosen = 1 if wanted is None else wanted
-    listed = ", ".join(
-        f"{place} ({one.axes} {' x '.join(map(str, one.shape))})"
-        for place, (_, one) in enumerate(found, start=1)
-    )
-    if not 1 <= chosen <= len(found):
-        raise ImageFileError(f"{source}: has no series {chosen}; there are {listed}.")
-    number, one = found[chosen - 1]
-    several = wanted is None and len(found) > 1 and one.kind != "mmstack"
-    return _TiffImage(
-        series=(one,),
-        axes=one.axes,
-        shape=tuple(one.shape),
-        number=number,
-        taken=(slice(None),) * len(one.shape),
-        opened_as=opened_as,
-    ), [f"has several images: {listed}. 1 was read; choose with --series N."] if several else []
+        return _whole_image([one for _, one in found], 0), []
+    names = [f"{one.axes} {' x '.join(map(str, one.shape))}" for _, one in found]
+    place, others = choose_series(names, wanted, source)
+    number, one = found[place]
+    # Of Micro-Manager's stack, a file gives the position that it was written for.
+    return _whole_image([one], number), [] if one.kind == "mmstack" else others
+
+
+def _whole_image(series: Sequence[tifffile.TiffPageSeries], number: int) -> _TiffImage:
+    """All pixels of a series, or of several equal ones along an axis without a meaning."""
+    axes, shape = series[0].axes, tuple(series[0].shape)
+    if len(series) > 1:
+        axes, shape = f"Q{axes}", (len(series), *shape)
+    taken = (slice(None),) * len(shape)
+    return _TiffImage(series=tuple(series), axes=axes, shape=shape, number=number, taken=taken)
 
 
 def _image_of_maker(
-    tiff: tifffile.TiffFile, wanted: int | None, opened_as: Mapping[str, Any], source: str
+    tiff: tifffile.TiffFile, wanted: int | None, source: str
 ) -> tuple[_TiffImage, list[str]]:
     """The image of a maker's file, at one place of the stage, and sentences about it.
 
@@ -450,6 +382,7 @@ def _image_of_maker(
     axes = one.axes
     if one.kind == "stk" and axes != one.keyframe.axes:
         axes = metamorph_axis(tiff.stk_metadata or {}) + axes[1:]
+    # Each place of the stage is an image of its own.
     taken: list[Any] = [slice(None)] * len(one.shape)
     places = [place for place, letter in enumerate(one.axes) if letter in _POSITIONS]
     sizes = [one.shape[place] for place in places]
@@ -468,7 +401,6 @@ def _image_of_maker(
         shape=tuple(one.shape),
         number=chosen - 1,
         taken=tuple(taken),
-        opened_as=opened_as,
         is_position=prod(sizes) > 1,
     ), noticed
 
@@ -537,10 +469,7 @@ def _written_frames(image: _TiffImage, source: str) -> tuple[_TiffImage, list[st
         return image, []
     whole = there.reshape(len(there), -1).all(axis=1) if there.ndim else there
     if not whole.any():
-        raise ImageFileError(
-            f"{source}: the file is cut short or has missing pages. Copy it again; companion files "
-            "belong in the same folder."
-        )
+        raise incomplete_error(source)
     place = next(place for place, part in enumerate(image.taken) if isinstance(part, slice))
     taken = (*image.taken[:place], np.flatnonzero(whole), *image.taken[place + 1 :])
     return replace(image, taken=taken), [
@@ -553,24 +482,19 @@ def _is_written(page: Any) -> bool:
     return page is not None and page.dtype is not None and any(page.databytecounts)
 
 
-def _file_of(series: tifffile.TiffPageSeries) -> Path:
-    """The file that holds the pages of a series, which may be a companion."""
-    handle = next(page for page in series.pages if page is not None).parent.filehandle
-    return Path(handle.dirname) / handle.name
-
-
 def _mapped(series: tifffile.TiffPageSeries) -> np.memmap:
-    """Contiguous pixels, where they lie in their file."""
+    """Contiguous pixels, where they lie in their file, which may be a companion."""
     page: Any = series.pages[0]
     stored = np.dtype(series.dtype).newbyteorder(page.parent.byteorder)
-    shape = tuple(series.shape)
-    return np.memmap(_file_of(series), stored, mode="r", offset=series.dataoffset or 0, shape=shape)
+    start, shape = series.dataoffset or 0, tuple(series.shape)
+    return np.memmap(page.parent.filehandle.path, stored, mode="r", offset=start, shape=shape)
 
 
 def _whole_pixels(series: tifffile.TiffPageSeries) -> np.ndarray:
     """All pixels of a series. tifffile looks for contiguous ones in the file that it opened."""
-    parent: Any = series.parent
-    if series.dataoffset is None or _file_of(series).name == parent.filehandle.name:
+    opened: Any = series.parent
+    page: Any = series.pages[0]
+    if series.dataoffset is None or page.parent.filehandle.name == opened.filehandle.name:
         return np.asarray(series.asarray())
     return np.array(_mapped(series))
 
@@ -594,23 +518,24 @@ def _lazy_pixels(path: Path, series: tifffile.TiffPageSeries, opened_as: Mapping
     return da.from_array(_mapped(series), chunks=chunks, name=False)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
 class _Tiles:
     """Pixels of a compressed or tiled TIFF, read in parts; the file is open only during a read."""
 
-    def __init__(
-        self,
-        path: Path,
-        shape: tuple[int, ...],
-        dtype: Any,
-        number: int,
-        opened_as: Mapping[str, Any],
-    ) -> None:
-        self.path, self.shape, self.dtype, self.ndim = path, shape, np.dtype(dtype), len(shape)
-        self.number, self.opened_as = number, dict(opened_as)
+    path: Path
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    number: int
+    opened_as: Mapping[str, Any]
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes."""
+        return len(self.shape)
 
     def __getitem__(self, index: Any) -> np.ndarray:
         with _complaints(), tifffile.TiffFile(self.path, **self.opened_as) as tiff:
-            _fill_byte_counts(tiff)
+            fill_byte_counts(tiff)
             store = _series_of(tiff, self.number).aszarr(level=0)
             return np.asarray(import_zarr(self.path).open_array(store, mode="r")[index])
 
@@ -618,29 +543,13 @@ class _Tiles:
 def _check_complete(tiff: tifffile.TiffFile, image: _TiffImage, complaints: list[str]) -> list[str]:
     """Every byte of every page is there; sentences about tags that cannot be read."""
     source = Path(tiff.filename).name
-    incomplete = ImageFileError(
-        f"{source}: the file is cut short or has missing pages. Copy it again; companion files "
-        "belong in the same folder."
-    )
     start = image.series[0].dataoffset
     if start is not None and start + image.series[0].nbytes > tiff.filehandle.size:
-        raise incomplete
-    # By where it lies: the same bytes, named twice, are no more bytes.
-    stored: dict[tuple[str, int], int] = {}
-    for page in image.pages().ravel():
-        file = page.parent.filehandle
-        segments = list(zip(page.dataoffsets, page.databytecounts, strict=False))
-        if len(segments) < max(1, prod(page.chunked)) or any(
-            count <= 0 or offset + count > file.size for offset, count in segments
-        ):
-            raise incomplete
-        largest = max(count for _, count in segments)
-        check_expansion(prod(page.chunks) * page.dtype.itemsize, largest, source)
-        check_image_segments(page, source)
-        stored.update(((file.name, offset), count) for offset, count in segments)
+        raise incomplete_error(source)
+    stored = check_segments(image.pages().ravel(), source)
     # Else the pixels were found to be there, one after another, behind a single page.
     if start is None:
-        check_expansion(sum(one.nbytes for one in image.series), sum(stored.values()), source)
+        check_expansion(sum(one.nbytes for one in image.series), stored, source)
     # The chain of pages is followed to its end. An error there means that pages after this image
     # may be part of it.
     unnamed = _unnamed_pages(tiff, image, len(tiff.pages))
@@ -651,11 +560,10 @@ def _check_complete(tiff: tifffile.TiffFile, image: _TiffImage, complaints: list
         for text, tag in tags.items()
         if (int(tag[1]) < _FIRST_PRIVATE_TAG if tag else not _NO_BYTE_COUNTS.search(text))
     ]
-    promised = _imagej(tiff).get("images")
-    if serious and len(serious) == 1 and _OTHER_COUNT in serious[0] and isinstance(promised, int):
-        serious = []
+    promised = read_imagej(tiff).get("images")
+    if len(serious) == 1 and _OTHER_COUNT in serious[0] and isinstance(promised, int):
         unnamed = [f"{len(tiff.pages)} of {promised} frames were written; only these are used."]
-    if serious:
+    elif serious:
         raise ImageFileError(
             f"{source}: the file is damaged or cut short ({one_line(serious[0])}). Copy it "
             "again, or save it again from Fiji."
@@ -670,48 +578,5 @@ def _unnamed_pages(tiff: tifffile.TiffFile, image: _TiffImage, pages: int) -> li
         return []
     every = (tiff.pages.get(number, aspage=True) for number in range(pages))
     alike = sum(page.shape == image.page.shape for page in every)
-    return (
-        [f"its header names {named} of {alike} pages; the others were not read."]
-        if alike > named
-        else []
-    )
-
-
-def _imagej(tiff: tifffile.TiffFile) -> Mapping[str, Any]:
-    return (tiff.imagej_metadata or {}) if tiff.is_imagej else {}
-
-
-def _stated(tiff: tifffile.TiffFile, ome: _Ome, image: _TiffImage, source: str) -> Stated:
-    """What the file states, by the first of its dialects."""
-    summary = (tiff.micromanager_metadata or {}).get("Summary") if tiff.is_micromanager else None
-    if ome.root is not None and ome.root.find("{*}Image") is not None:
-        number = image.number if image.is_position else ome.image_of(image)
-        if number is None:
-            sentence = "which image of its OME-XML it is, is not clear, so nothing of it is used."
-            said = Stated(warnings=(sentence,))
-        else:
-            said = ome_stated(ome.root, number, source)
-    elif isinstance(summary, Mapping):
-        said = micromanager_stated(summary, source)
-    else:
-        said = tags_stated(image.page, _imagej(tiff), _shaped(tiff), source)
-        kind = _kind_of_maker(tiff)
-        if kind:
-            made = maker_stated(kind, getattr(tiff, f"{kind}_metadata"), source)
-            usual = {} if "pixel_um" in made.origins else said.origins
-            said = replace(
-                made,
-                pixel_um=made.pixel_um if "pixel_um" in made.origins else said.pixel_um,
-                origins={**usual, **made.origins},
-            )
-        other = sorted(kind for kind in _NOT_READ if getattr(tiff, f"is_{kind}"))
-        if other and said.pixel_um is None:
-            sentence = f"its private tags ({', '.join(other)}) are not read. Type the pixel size."
-            said = replace(said, warnings=(sentence,))
-    if image.is_position:
-        said = replace(said, place={**said.place, "position": float(image.number)})
-    return said
-
-
-def _shaped(tiff: tifffile.TiffFile) -> Mapping[str, Any]:
-    return next(iter(tiff.shaped_metadata or ()), {})
+    sentence = f"its header names {named} of {alike} pages; the others were not read."
+    return [sentence] if alike > named else []

@@ -9,7 +9,7 @@ import os
 import subprocess
 import sys
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from io import BytesIO
 from math import prod
@@ -24,7 +24,7 @@ from mrcfile.mrcinterpreter import MrcInterpreter  # type: ignore[import-untyped
 
 from napari_cvdm.core.request import ImageStack
 from napari_cvdm.io.axes import ordered_axes, usable_dtype
-from napari_cvdm.io.errors import ImageFileError, one_line
+from napari_cvdm.io.errors import ImageFileError, choose_series, one_line
 from napari_cvdm.io.limits import check_expansion
 from napari_cvdm.io.metadata import (
     NM_PER_UM,
@@ -40,14 +40,15 @@ from napari_cvdm.io.metadata import (
 SUFFIXES = (".czi", ".lif", ".nd2")
 METADATA_BYTES = 1 << 30  # of memory that the metadata of a file may take
 _COPIES = 4  # of the pixels, in the memory of their reader
-# Only Linux holds a process to a limit of its memory.
 PATIENCE_S = 3600  # of the process that reads a file: a damaged one may never end
+# Only Linux holds a process to a limit of its memory.
 CONFINED = sys.platform == "linux"
 _PROGRAM = "from napari_cvdm.io.vendor import read_in_process; read_in_process()"
+# Tags of a CZI file, and how many of their units one of ours is.
 _ZEISS_TAGS = {
-    "na": "LensNA",
-    "immersion_index": "RefractiveIndex",
-    "emission_um": "EmissionWavelength",
+    "na": ("LensNA", 1.0),
+    "immersion_index": ("RefractiveIndex", 1.0),
+    "emission_um": ("EmissionWavelength", NM_PER_UM),
 }
 _INSTALL = "pip install 'napari-cvdm[bioio]', or save the image as OME-TIFF from Fiji"
 
@@ -55,18 +56,11 @@ _INSTALL = "pip install 'napari-cvdm[bioio]', or save the image as OME-TIFF from
 def read_vendor_file(path: Path, series: int | None = None) -> ImageStack:
     """Read one scene of a vendor's file, the first one unless another is named.
 
-    Pixels are as stored; pixel size, Z step and optics are there where the file says them.
+    Scenes are counted from 1. Pixels are as stored; pixel size, Z step and optics are there where
+    the file says them.
 
-    Parameters
-    ----------
-    series : int, optional
-        Number of the scene, counted from 1.
-
-    Raises
-    ------
-    ImageFileError
-        The extra is not installed, the file cannot be read, or it has no such scene. It declares
-        more pixels than it can hold, or its metadata take more memory than METADATA_BYTES.
+    Raises ImageFileError where the extra is not installed, the file cannot be read, or has no such
+    scene, declares more pixels than it can hold, or has metadata of more than METADATA_BYTES.
     """
     if not CONFINED:
         return _read_scene(path, series)
@@ -100,18 +94,16 @@ def read_vendor_file(path: Path, series: int | None = None) -> ImageStack:
             raise ImageFileError(said["error"])
         pixels.seek(0)
         array = np.load(pixels, allow_pickle=False)
+    stated = said["stated"]
+    # JSON made lists of the tuples.
+    stated |= {name: tuple(stated[name]) for name in ("channels", "warnings")}
     return ImageStack(
         array=array,
         axes=said["axes"],
         source=path.name,
-        files=(str(path),),
-        **_stated_of(said["stated"]).for_stack(),
+        files=(os.path.realpath(path),),
+        **Stated(**stated).for_stack(),
     )
-
-
-def _stated_of(said: Mapping[str, Any]) -> Stated:
-    lists = {name: tuple(said[name]) for name in ("channels", "warnings")}
-    return Stated(**{**said, **lists})
 
 
 def read_in_process() -> None:
@@ -124,14 +116,13 @@ def read_in_process() -> None:
         names = ("pixel_um", "place", "channels", "origins", "warnings")
         stated = {name: getattr(stack, name) for name in names}
         said = {"axes": stack.axes, "stated": asdict(Stated(optics=stack.metadata, **stated))}
-    except (ImageFileError, OSError, MemoryError) as error:
+    except ImageFileError as error:
         said = {"error": str(error)}
-        if not isinstance(error, ImageFileError):
-            place = gettempdir()
-            said = {
-                "error": f"{path.name}: its pixels could not be put into {place} "
-                f"({one_line(error)}). Free space there, or set TMPDIR to another folder."
-            }
+    except (OSError, MemoryError) as error:
+        said = {
+            "error": f"{path.name}: its pixels could not be put into {gettempdir()} "
+            f"({one_line(error)}). Free space there, or set TMPDIR to another folder."
+        }
     print(json.dumps(said))
 
 
@@ -142,10 +133,9 @@ def _limit_memory(more: int) -> None:
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
     wanted = pages * resource.getpagesize() + more
-    resource.setrlimit(
-        resource.RLIMIT_AS,
-        (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard),
-    )
+    # A limit of the user's own may be lower, and cannot be raised.
+    soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
 
 
 def _read_scene(
@@ -168,6 +158,7 @@ def _read_scene(
             number, noticed = _choose_scene(image, series, source)
             declared = prod(image.shape) * np.dtype(image.dtype).itemsize
             check_expansion(declared, path.stat().st_size, source)
+            # Before the limit rises: metadata are read under that of metadata.
             sizes, stated = _pixel_sizes(image), _said(image, suffix, number, source)
             limit(METADATA_BYTES + _COPIES * declared)
             array, axes = ordered_axes(
@@ -201,22 +192,17 @@ def _read_scene(
         warnings=noticed,
     )
     return ImageStack(
-        array=array, axes=axes, source=source, files=(str(path),), **stated.for_stack()
+        array=array, axes=axes, source=source, files=(os.path.realpath(path),), **stated.for_stack()
     )
 
 
 def _choose_scene(image: Any, series: int | None, source: str) -> tuple[int, tuple[str, ...]]:
     """Go to a scene; its number from 0, and a sentence where there are others."""
     scenes = tuple(getattr(image, "scenes", ())) or ("",)
-    listed = ", ".join(f"{place} ({name})" for place, name in enumerate(scenes, start=1))
-    chosen = 1 if series is None else series
-    if not 1 <= chosen <= len(scenes):
-        raise ImageFileError(f"{source}: has no series {chosen}; there are {listed}.")
-    if chosen > 1:
-        image.set_scene(chosen - 1)
-    several = series is None and len(scenes) > 1
-    sentence = f"{source}: has several images: {listed}. 1 was read; choose with --series N."
-    return chosen - 1, (sentence,) if several else ()
+    number, others = choose_series(scenes, series, source)
+    if number:
+        image.set_scene(number)
+    return number, tuple(f"{source}: {sentence}" for sentence in others)
 
 
 def _pixel_sizes(image: Any) -> dict[str, float | None]:
@@ -245,15 +231,14 @@ def zeiss_stated(metadata: Element, source: str) -> Stated:
     for all channels.
     """
     said = {
-        name: sorted({float(found.text) for found in metadata.iter(tag) if found.text})
-        for name, tag in _ZEISS_TAGS.items()
+        name: sorted({float(found.text) / unit for found in metadata.iter(tag) if found.text})
+        for name, (tag, unit) in _ZEISS_TAGS.items()
     }
-    waves = [wave / NM_PER_UM for wave in said.pop("emission_um")]
-    said["emission_um"] = waves
     optics = {
         name: values[0] for name, values in said.items() if len(values) == 1 and values[0] > 0
     }
     where = f"the metadata of {source}"
+    waves = said["emission_um"]
     unclear = {"emission_um": several_waves(waves)} if len(waves) > 1 else {}
     return Stated(optics=optics, origins={**dict.fromkeys(optics, where), **unclear})
 
@@ -281,13 +266,9 @@ def read_mrc(path: Path) -> ImageStack:
     """Read an MRC file.
 
     It is MRC2014 (voxels in Angstrom) or Priism (voxels in micrometres, no map identifier). Pixels
-    are as stored. The pixel size is None where the header has 0 or 1. Priism's emission wavelength
-    is kept where there is one.
-
-    Raises
-    ------
-    ImageFileError
-        The file is no MRC, is cut short, holds complex pixels, or pixels that are not square.
+    are as stored. The pixel size is None where the header has 0 or 1, or other sides along X and Y.
+    Priism's emission wavelength is kept where there is one. Raises ImageFileError where the file is
+    no MRC, is cut short, or holds complex pixels.
     """
     source = path.name
     try:
@@ -300,7 +281,7 @@ def read_mrc(path: Path) -> ImageStack:
                     raise ValueError(
                         "fewer bytes than its header promises, or an unknown pixel type"
                     )
-                return _stack(mrc, source)
+                return _stack(mrc, path)
     except ImageFileError:
         raise
     except Exception as error:  # mrcfile lets through whatever a damaged header makes happen
@@ -328,7 +309,8 @@ def _check_extended_header(path: Path) -> None:
         )
 
 
-def _stack(mrc: MrcFile, source: str) -> ImageStack:
+def _stack(mrc: MrcFile, path: Path) -> ImageStack:
+    source = path.name
     priism = bytes(mrc.header.map)[:3] != b"MAP"
     array, axes = np.array(mrc.data), "QZYX"[-mrc.data.ndim :]
     if axes == "ZYX" and not mrc.is_volume():
@@ -358,6 +340,7 @@ def _stack(mrc: MrcFile, source: str) -> ImageStack:
         axes=axes,
         pixel_um=pixel_um,
         source=source,
+        files=(os.path.realpath(path),),
         metadata=metadata,
         place={"z_step_um": step} if step else {},
         origins=origins,
@@ -374,15 +357,10 @@ def _has_imod_bytes(header: np.recarray) -> bool:
 def _priism_sections(
     array: np.ndarray, axes: str, header: np.recarray, source: str
 ) -> tuple[np.ndarray, str, list[float]]:
-    """Split the sections of a Priism file into times, planes and wavelengths.
+    """Split the sections of a Priism file with a complete header into times, planes and waves.
 
-    This is done only if the header is complete. Returned are pixels, axes and the wavelengths that
-    are stated [um].
-
-    Raises
-    ------
-    ImageFileError
-        An order of sections that is not known.
+    Returned are pixels, axes and the stated wavelengths [um]. Raises ImageFileError for an order of
+    sections that is not known.
     """
     priism = np.frombuffer(
         header.tobytes(), _PRIISM_HEADER.newbyteorder(header.mode.dtype.byteorder)

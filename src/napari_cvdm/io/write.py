@@ -78,13 +78,15 @@ def write_image(
     """
     path = Path(path)
     _check(path, array, axes, times)
+    # Axes of length 1 need no letter of OME's, which has few.
     kept = [index for index, letter in enumerate(axes) if letter in "YX" or array.shape[index] > 1]
     pixels = np.ascontiguousarray(
         array.reshape([array.shape[index] for index in kept]), dtype=dtype
     )
     pixels, ome_axes, meaning = _ome_axes(pixels, "".join(axes[index] for index in kept), path)
-    metadata = _ome_metadata(pixels.shape, ome_axes, pixel_um, unit, name, offset_um, z_step_um)
-    metadata |= _ome_heights(pixels.shape, ome_axes, z_step_um, z_um, metadata["Plane"])
+    metadata = _ome_metadata(
+        pixels.shape, ome_axes, pixel_um, unit, name, offset_um, z_step_um, z_um
+    )
     if "C" in ome_axes and len(channels) == pixels.shape[ome_axes.index("C")]:
         metadata["Channel"] = {"Name": [f"{name} [{unit}] {channel}" for channel in channels]}
     if t_step_s is not None and "T" in ome_axes:
@@ -156,8 +158,20 @@ def _ome_metadata(
     name: str,
     offset_um: tuple[float, float],
     z_step_um: float | None,
+    z_um: float | None,
 ) -> dict[str, object]:
     planes = int(np.prod(shape[:-2]))
+    plane: dict[str, list[float] | list[str]] = {
+        "PositionX": [float(offset_um[1])] * planes,
+        "PositionXUnit": ["µm"] * planes,
+        "PositionY": [float(offset_um[0])] * planes,
+        "PositionYUnit": ["µm"] * planes,
+    }
+    if z_um is not None and "Z" in axes:
+        # OME has no other place for the first height, and none for the sign of the step.
+        numbers = np.indices(shape[:-2])[axes.index("Z")].ravel()
+        plane["PositionZ"] = [float(z_um + number * (z_step_um or 0.0)) for number in numbers]
+        plane["PositionZUnit"] = ["µm"] * planes
     channels = shape[axes.index("C")] if "C" in axes else 1
     label = f"{name} [{unit}]"
     names = [label] if channels == 1 else [f"{label} {number}" for number in range(channels)]
@@ -166,30 +180,10 @@ def _ome_metadata(
         "Name": label,
         "Description": f"{name}, pixel values in {unit}",
         "Channel": {"Name": names},
-        "Plane": {
-            "PositionX": [float(offset_um[1])] * planes,
-            "PositionXUnit": ["µm"] * planes,
-            "PositionY": [float(offset_um[0])] * planes,
-            "PositionYUnit": ["µm"] * planes,
-        },
+        "Plane": plane,
     }
     z_side = None if z_step_um is None else abs(z_step_um)
     for letter, size in (("X", pixel_um), ("Y", pixel_um), ("Z", z_side)):
         if size is not None:
             metadata |= {f"PhysicalSize{letter}": float(size), f"PhysicalSize{letter}Unit": "µm"}
     return metadata
-
-
-def _ome_heights(
-    shape: tuple[int, ...],
-    axes: str,
-    z_step_um: float | None,
-    z_um: float | None,
-    plane: object,
-) -> dict[str, object]:
-    """Position of every plane along Z, where it is known; OME has no other place for it."""
-    if z_um is None or "Z" not in axes or not isinstance(plane, dict):
-        return {}
-    numbers = np.indices(shape[:-2])[axes.index("Z")].ravel()
-    heights = [float(z_um + number * (z_step_um or 0.0)) for number in numbers]
-    return {"Plane": {**plane, "PositionZ": heights, "PositionZUnit": ["µm"] * len(heights)}}

@@ -1,5 +1,6 @@
 """OME-Zarr 0.4 (Zarr 2) and 0.5 (Zarr 3) in: the finest level, with axes, pixel size and place."""
 
+import os
 from asyncio import to_thread
 from collections.abc import Mapping, Sequence
 from copy import copy
@@ -21,7 +22,7 @@ from zarr.storage import LocalStore, WrapperStore
 from napari_cvdm.core.intensity import is_far_from_zero
 from napari_cvdm.core.request import ImageStack
 from napari_cvdm.io.axes import UNNAMED_AXES, ordered_axes, usable_dtype
-from napari_cvdm.io.errors import ImageFileError, one_line
+from napari_cvdm.io.errors import ImageFileError, choose_series, one_line
 from napari_cvdm.io.limits import (
     METADATA,
     UNPACKERS,
@@ -37,7 +38,7 @@ LAYOUT_KEY = "bioformats2raw.layout"
 UNLISTED_AXES = "tczyx"
 KNOWN_VERSIONS = ("0.1", "0.2", "0.3", "0.4", "0.5")
 LARGEST_METADATA, LARGEST_CHUNK = 10_000_000, 1 << 30  # in a file
-CHECKSUM_BYTES = 16
+CHECKSUM_BYTES = 16  # that a checksum may add to a chunk
 MOST_COUNTED = 100_000  # chunks; to count more of them takes longer than to read
 WIDEST_STORED = 8  # a filter may keep numbers of one byte as numbers of eight
 
@@ -46,18 +47,10 @@ def open_ngff(path: Path, series: int | None = None) -> ImageStack:
     """The first image of an OME-Zarr folder, its pixels still on disk.
 
     The folder is that of an image, or of a collection (``bioformats2raw.layout``). Axes are among
-    T, C, Z, S and YX. The dask array has the file's chunks.
+    T, C, Z, S and YX. The dask array has the file's chunks. `series` is that of `read_image`.
 
-    Parameters
-    ----------
-    series : int, optional
-        Which image of a collection, counted from 1; the first one and a warning without it.
-
-    Raises
-    ------
-    ImageFileError
-        The folder is no OME-Zarr, the axes lack y or x, or the metadata declare more than the
-        folder can hold.
+    Raises ImageFileError where the folder is no OME-Zarr, the axes lack y or x, or the metadata
+    declare more than the folder can hold.
 
     References
     ----------
@@ -66,9 +59,7 @@ def open_ngff(path: Path, series: int | None = None) -> ImageStack:
     try:
         group, ome, noticed = _choose_image(_root_of(path), path, series)
         multiscale = ome["multiscales"][0]
-        dataset = _finest(group, multiscale["datasets"])
-        stored = group[dataset["path"]]
-        check_declared_sizes(stored, path)
+        dataset, stored = _finest(group, multiscale["datasets"], path)
         stored, renamed = _as_chunks_are_named(stored)
         # 0.1 and 0.2 have five axes without a name.
         listed = multiscale.get("axes") or UNLISTED_AXES[-stored.ndim :]
@@ -80,13 +71,13 @@ def open_ngff(path: Path, series: int | None = None) -> ImageStack:
             "".join(name if name in ("T", "C", "Z", "Y", "X") else next(free) for name in names),
             path.name,
         )
-        scale, translation, short = _placed(_transformations(dataset, multiscale), len(axes))
+        scale, translation, short = _placed(dataset, multiscale, len(axes))
         noticed += [*renamed, *short, *lost]
         return ImageStack(
             array=array,
             axes=letters,
             source=path.name,
-            files=(str(path),),
+            files=(os.path.realpath(path),),
             channels=_channel_names(ome, group.attrs.get(NOTES_KEY) or {}),
             warnings=tuple(f"{path.name}: {sentence}" for sentence in noticed),
             **_lengths(axes, scale, translation, path.name),
@@ -102,12 +93,7 @@ def open_ngff(path: Path, series: int | None = None) -> ImageStack:
 def open_all(path: Path) -> list[PlacedImage]:
     """Every image that `write_ngff` wrote into a folder, its pixels still on disk.
 
-    The axes are in the order of NGFF.
-
-    Raises
-    ------
-    ImageFileError
-        The folder is no OME-Zarr, or its metadata declare more than it can hold.
+    The axes are in the order of NGFF. Errors are those of `open_ngff`.
     """
     try:
         root, images = _root_of(path), []
@@ -115,10 +101,9 @@ def open_all(path: Path) -> list[PlacedImage]:
         for number in range(1, len(names) + 1):
             group, ome, _ = _choose_image(root, path, number)
             multiscale = ome["multiscales"][0]
-            dataset, axes = _finest(group, multiscale["datasets"]), multiscale["axes"]
-            stored = group[dataset["path"]]
-            check_declared_sizes(stored, path)
-            scale, translation, _ = _placed(_transformations(dataset, multiscale), len(axes))
+            axes = multiscale["axes"]
+            dataset, stored = _finest(group, multiscale["datasets"], path)
+            scale, translation, _ = _placed(dataset, multiscale, len(axes))
             images.append(
                 PlacedImage(
                     array=da.from_zarr(_bounded(stored)),
@@ -143,15 +128,6 @@ def _root_of(path: Path) -> Any:
     return zarr.open_group(RegularFileStore(LocalStore(path, read_only=True)), mode="r")
 
 
-def _transformations(
-    dataset: Mapping[str, Any], multiscale: Mapping[str, Any]
-) -> list[Mapping[str, Any]]:
-    return [
-        *(dataset.get("coordinateTransformations") or ()),
-        *(multiscale.get("coordinateTransformations") or ()),
-    ]
-
-
 def _advice(path: Path) -> str:
     """What to try where a folder is no OME-Zarr."""
     names = {one.name for one in path.glob("*")}
@@ -166,12 +142,18 @@ def _advice(path: Path) -> str:
     return f"Give the folder that ends in .ome.zarr{example}."
 
 
-def _finest(group: Any, datasets: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
-    """The largest level, which should be the first one; the last one, where the order is turned."""
-    first, last = datasets[0], datasets[-1]
-    if last["path"] == first["path"] or last["path"] not in group:
-        return first
-    return max(first, last, key=lambda one: prod(group[one["path"]].shape))
+def _finest(
+    group: Any, datasets: Sequence[Mapping[str, Any]], path: Path
+) -> tuple[Mapping[str, Any], Any]:
+    """The largest level, and its array, whose declared sizes are checked."""
+    # It should be the first level. Some files turn the order round.
+    ends = [
+        one for one in (datasets[0], datasets[-1]) if one is datasets[0] or one["path"] in group
+    ]
+    finest = max(ends, key=lambda one: prod(group[one["path"]].shape))
+    stored = group[finest["path"]]
+    check_declared_sizes(stored, path)
+    return finest, stored
 
 
 def _as_chunks_are_named(stored: zarr.Array[Any]) -> tuple[zarr.Array[Any], list[str]]:
@@ -198,10 +180,7 @@ def _choose_image(
 ) -> tuple[Any, Mapping[str, Any], list[str]]:
     """The group of an image, its metadata, and a sentence where there are others.
 
-    Raises
-    ------
-    ImageFileError
-        A plate or a well, a later version of OME-Zarr, or no such image.
+    Raises ImageFileError for a plate or a well, a later version, or no such image.
     """
     found = _ome_of(group)
     _check_kind(found, group, path)
@@ -212,14 +191,9 @@ def _choose_image(
     if not isinstance(group, zarr.Group) or not ("OME" in group or LAYOUT_KEY in found):
         raise ValueError("it is Zarr without multiscales")
     names = _ome_of(group["OME"]).get("series", ["0"]) if "OME" in group else ["0"]
-    chosen = 1 if series is None else series
-    listed = ", ".join(f"{place} ({name})" for place, name in enumerate(names, start=1))
-    if not 1 <= chosen <= len(names):
-        raise ImageFileError(f"{path}: has no series {chosen}; there are {listed}.")
-    inner, ome, _ = _choose_image(group[names[chosen - 1]], path, None)
-    several = series is None and len(names) > 1
-    sentence = f"has several images: {listed}. 1 was read; choose with --series N."
-    return inner, ome, [sentence] if several else []
+    number, others = choose_series(names, series, path)
+    inner, ome, _ = _choose_image(group[names[number]], path, None)
+    return inner, ome, others
 
 
 def _check_kind(ome: Mapping[str, Any], group: Any, path: Path) -> None:
@@ -228,14 +202,13 @@ def _check_kind(ome: Mapping[str, Any], group: Any, path: Path) -> None:
     plate, well = ome.get("plate"), ome.get("well")
     if plate is not None:
         wells = [str(one.get("path", "")) for one in plate.get("wells", ())]
-        there = wells and wells[0] in group
-        field = _ome_of(group[wells[0]]).get("well", {}).get("images", ()) if there else ()
-        if not there:
+        if not wells or wells[0] not in group:
             raise ImageFileError(
                 f"{path}: is a plate that names {len(wells)} wells, and its first one is not "
                 "there. Copy it again, or give the folder of one field."
             )
-        first = "/".join([inside, *wells[:1], *(str(one.get("path", "")) for one in field[:1])])
+        field = _ome_of(group[wells[0]]).get("well", {}).get("images", ())
+        first = "/".join([inside, wells[0], *(str(one.get("path", "")) for one in field[:1])])
         raise ImageFileError(
             f"{path}: is a plate of {len(wells)} wells, and one image is needed. Give the folder "
             f"of one field, for example {first}."
@@ -265,10 +238,12 @@ def _without_lost_chunks(pixels: Any, stored: Any, path: Path) -> tuple[Any, lis
     grid = [-(-size // side) for size, side in zip(stored.shape, sides, strict=True)]
     if prod(grid) > MOST_COUNTED:
         return pixels, []
-    there = {index: _is_there(path, stored, index) for index in product(*map(range, grid))}
+    folder, name_of = path / stored.path, stored.metadata.encode_chunk_key
+    there = {index: (folder / name_of(index)).exists() for index in product(*map(range, grid))}
     lost = {index for index, found in there.items() if not found}
     if not 0 < 2 * len(lost) < len(there):
         return pixels, []
+    # One plane of one chunk tells how far from zero the values lie.
     index = next(index for index, found in there.items() if found)
     corner = tuple(place * side for place, side in zip(index, sides, strict=True))
     ends = zip(corner[-2:], sides[-2:], strict=True)
@@ -288,10 +263,6 @@ def _without_lost_chunks(pixels: Any, stored: Any, path: Path) -> tuple[Any, lis
     ]
 
 
-def _is_there(path: Path, stored: Any, index: tuple[int, ...]) -> bool:
-    return (path / stored.path / stored.metadata.encode_chunk_key(index)).exists()
-
-
 def _channel_names(ome: Mapping[str, Any], notes: Mapping[str, Any]) -> tuple[str, ...]:
     found = (ome.get("omero") or {}).get("channels") or ()
     names = tuple(str(channel.get("label") or "") for channel in found)
@@ -304,13 +275,17 @@ def _ome_of(group: Any) -> Any:
 
 
 def _placed(
-    transformations: Sequence[Mapping[str, Any]], dimensions: int
+    dataset: Mapping[str, Any], multiscale: Mapping[str, Any], dimensions: int
 ) -> tuple[list[float], list[float], list[str]]:
     """Scale and translation of all transformations, applied in turn.
 
     The scale is not a number where none is stated. A transformation of fewer numbers than axes is
     that of the last axes, and there is a sentence.
     """
+    # Those of a level come before those of all levels (NGFF 0.4, multiscales).
+    transformations = [
+        step for of in (dataset, multiscale) for step in of.get("coordinateTransformations") or ()
+    ]
     scale, translation, short = [1.0] * dimensions, [0.0] * dimensions, []
     for step in transformations:
         kind = step["type"]
@@ -423,6 +398,7 @@ class BoundedCodec(BytesBytesCodec):
     async def _decode_single(self, chunk_bytes: Any, chunk_spec: Any) -> Any:
         most = largest_stored(chunk_spec.shape)
         unpack = partial(UNPACKERS[self.name], chunk_bytes.to_bytes(), most)
+        # As zarr's own codecs do it: chunks are unpacked side by side.
         return chunk_spec.prototype.buffer.from_bytes(await to_thread(unpack))
 
     def compute_encoded_size(self, input_byte_length: int, chunk_spec: Any) -> int:
@@ -441,5 +417,6 @@ class RegularFileStore(WrapperStore[Any]):
         if key.endswith(METADATA):
             parse_json_object(read_bounded(path, LARGEST_METADATA))
         else:
+            # Of a shard, which may be larger, only parts are read.
             open_regular(path, LARGEST_CHUNK if byte_range is None else inf).close()
         return await super().get(key, prototype, byte_range)

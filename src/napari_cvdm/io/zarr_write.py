@@ -32,78 +32,42 @@ _ORDER = ("time", "channel", None, "space")
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class PlacedImage:
-    """An image and where it lies.
+    """An image (..., Y, X) of NumPy, dask or zarr, and where it lies along each of its axes.
 
-    Parameters
-    ----------
-    array : array of shape (..., Y, X)
-        NumPy, dask, zarr: it is read plane by plane.
-    labels : tuple of str
-        Name of each axis, the last two ``y`` and ``x``. Other programs know ``t``, ``c`` and ``z``.
-    scale, translation : tuple of float
-        Size of a pixel, and the centre of the first one, along each axis.
-    units : tuple of str
-        UDUNITS names such as ``micrometer``; "" where there is none.
-    name : str
-    notes : mapping
-        Anything that JSON holds; kept under ``napari-cvdm``.
+    The last two labels are ``y`` and ``x``; of the others, programs know ``t``, ``c`` and ``z``.
+    `notes` are anything that JSON holds.
     """
 
-    array: Any = field(repr=False)
+    array: Any = field(repr=False)  # read plane by plane
     labels: tuple[str, ...]
-    scale: tuple[float, ...]
-    translation: tuple[float, ...]
-    units: tuple[str, ...]
+    scale: tuple[float, ...]  # size of a pixel
+    translation: tuple[float, ...]  # centre of the first pixel
+    units: tuple[str, ...]  # UDUNITS names such as micrometer; "" where there is none
     name: str
     notes: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GridImage:
-    """One image of a result that is written in chunks.
+    """One image of a result that is written in chunks."""
 
-    Parameters
-    ----------
-    name : str
-        Of its group: mean, std, rate, valid.
-    dtype : str
-    unit : str
-        Of the values.
-    leading : tuple of (str, int)
-        Name and size of every axis before Y and X.
-    """
-
-    name: str
+    name: str  # of its group: mean, std, rate, valid
     dtype: str
-    unit: str
-    leading: tuple[tuple[str, int], ...] = ()
+    unit: str  # of the values
+    leading: tuple[tuple[str, int], ...] = ()  # name and size of every axis before Y and X
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Grid:
-    """What all images of a result share.
+    """What all images of a result share."""
 
-    Parameters
-    ----------
-    shape : tuple of int
-        (Y, X) of the output.
-    chunk : int
-        Side of a chunk.
-    pixel_um : float
-    first_um : tuple of float
-        Position (y, x) of the centre of the first pixel.
-    place : mapping
-        Step and first position along z and t, see `ImageStack`.
-    channels : tuple of str
-        Names along c, where there is one for each.
-    """
-
-    shape: tuple[int, int]
-    chunk: int
+    shape: tuple[int, int]  # (Y, X) of the output
+    chunk: int  # side of a chunk [px]
     pixel_um: float
-    first_um: tuple[float, float] = (0.0, 0.0)
+    first_um: tuple[float, float] = (0.0, 0.0)  # (y, x) of the centre of the first pixel
+    # Step and first position along z and t, see `ImageStack`.
     place: Mapping[str, float] = field(default_factory=dict)
-    channels: tuple[str, ...] = ()
+    channels: tuple[str, ...] = ()  # names along c, where there is one for each
 
     def levels(self) -> int:
         """Levels of the pyramid: until the longer side is at most SMALLEST_LEVEL_PX."""
@@ -124,11 +88,8 @@ def write_ngff(
     folder, which readers of OME-Zarr do not see. One image becomes an image. Several
     become a collection (``bioformats2raw.layout`` 3) of images ``0``, ``1``, ...
 
-    Raises
-    ------
-    ImageFileError
-        zarr is not installed, NGFF does not allow the axes, or the folder cannot be written.
-        Nothing is left then.
+    Raises ImageFileError where zarr is not installed, NGFF does not allow the axes, or the folder
+    cannot be written. Nothing is left then.
 
     References
     ----------
@@ -210,7 +171,9 @@ def _write_pixels(group: Any, image: PlacedImage, order: list[int]) -> None:
 def _store_class(local_store: Any) -> Any:
     """A store whose files are on the disk before they get their names; see `complete_file`."""
 
+    # zarr is an extra, so its class is not there when this module is imported.
     class CompleteStore(local_store):  # type: ignore[misc]
+        # zarr may call any of these three, so each ends in `write_file`.
         def set_sync(self, key: str, value: Any) -> None:
             self._check_writable()
             write_file(self.root / key, value.to_bytes(), within=self.root.parent)
@@ -278,6 +241,7 @@ def build_pyramid(path: Path, image: GridImage, grid: Grid) -> None:
 
     group = import_zarr(path).open_group(_store_of(path), path=image.name, mode="r+")
     finer, levels = group["0"], grid.levels()
+    # A coarse pixel of a mask is valid where all four finer ones are.
     coarsen = np.min if finer.dtype.kind == "u" else partial(np.mean, dtype=np.float64)
     for level in range(1, levels):
         rows, columns = (size // 2 for size in finer.shape[-2:])

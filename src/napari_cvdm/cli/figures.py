@@ -29,22 +29,12 @@ AXES_INCHES = 4.4
 GUIDE: Mapping[str, Any] = {"color": "0.6", "linestyle": "--", "linewidth": 1}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False)
 class Panel:
-    """One image of a picture.
+    """One image (Y, X) of a picture.
 
-    Parameters
-    ----------
-    pixels : ndarray of shape (Y, X)
-    unit : str
-        Written at the colour bar.
-    pixel_um : float
-        Pixel size [um], for the scale bar.
-    colormap : str
-        A colormap of matplotlib.
-    limits : tuple of float, optional
-        Values at the ends of the colour bar; the 0.5 and 99.8 percentiles of
-        all but the border unless given.
+    `unit` is written at the colour bar, and `pixel_um` [um] is for the scale bar. `limits` are the
+    ends of the colour bar; unless given, the 0.5 and 99.8 percentiles of all but the border.
     """
 
     title: str
@@ -73,9 +63,8 @@ def draw_panels(path: Path, title: str, panels: Sequence[Panel]) -> None:
         low, high = panel.limits or np.percentile(inner, USUAL_PERCENTILES)
         # Else rounding errors of a flat image are drawn in full colour.
         least = SMALLEST_SPAN * max(abs(low), abs(high), 1e-9)
-        shown = axes.imshow(
-            panel.pixels, cmap=panel.colormap, vmin=low, vmax=max(high, low + least)
-        )
+        ends = {"vmin": low, "vmax": max(high, low + least)}
+        shown = axes.imshow(panel.pixels, cmap=panel.colormap, **ends)
         axes.set_title(panel.title, fontsize=12)
         axes.set_axis_off()
         axes.add_artist(_scale_bar(axes, panel))
@@ -197,23 +186,14 @@ def _draw_example(path: Path, found: "ReconstructedPair") -> None:
     grey = (low, high) if low < high else (low, low + 1)
     worst = float(np.percentile(np.abs(found.error), 99.5)) or 1.0
     without_piston = ", without piston" if result.unit == "rad" else ""
+    unit, um = result.unit, result.pixel_um
     panels = [
-        Panel(
-            title=title,
-            pixels=pixels,
-            colormap=colormap,
-            limits=limits,
-            pixel_um=result.pixel_um,
-            unit=result.unit if limits else "",
-        )
-        for title, pixels, colormap, limits in (
-            ("mean", result.mean, "gray", grey),
-            ("one sample", found.one_sample, "gray", grey),
-            ("truth", found.truth, "gray", grey),
-            (f"mean - truth{without_piston}", found.error, "RdBu_r", (-worst, worst)),
-            ("spread", result.std, "magma", (0.0, worst)),
-            ("rate map λ", result.rate, "viridis", None),
-        )
+        Panel("mean", result.mean, unit, um, "gray", grey),
+        Panel("one sample", found.one_sample, unit, um, "gray", grey),
+        Panel("truth", found.truth, unit, um, "gray", grey),
+        Panel(f"mean - truth{without_piston}", found.error, unit, um, "RdBu_r", (-worst, worst)),
+        Panel("spread", result.std, unit, um, "magma", (0.0, worst)),
+        Panel("rate map λ", result.rate, "", um, "viridis"),
     ]
     pair = found.pair
     title = f"{pair.request.image.source}: {pair.tags.get('structure', '')}"

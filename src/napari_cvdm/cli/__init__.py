@@ -110,16 +110,13 @@ def handle_termination() -> Iterator[None]:
         raise KeyboardInterrupt
 
     names = ("SIGTERM", "SIGHUP") if current_thread() is main_thread() else ()
-    before = {
-        name: signal.signal(getattr(signal, name), interrupt)
-        for name in names
-        if hasattr(signal, name)
-    }
+    numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
+    before = {number: signal.signal(number, interrupt) for number in numbers}
     try:
         yield
     finally:
-        for name, handler in before.items():
-            signal.signal(getattr(signal, name), handler)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def describe_os_error(error: OSError) -> str:
@@ -147,7 +144,5 @@ def say_done(message: str) -> None:
 
 
 def _say(kind: str, message: str) -> None:
-    line = "".join(
-        " " if unicodedata.category(letter) == "Cc" else letter for letter in message
-    ).strip()
-    print(f"{PROGRAM}: {kind}: {line}", file=sys.stderr)
+    letters = (" " if unicodedata.category(letter) == "Cc" else letter for letter in message)
+    print(f"{PROGRAM}: {kind}: {''.join(letters).strip()}", file=sys.stderr)

@@ -54,8 +54,8 @@ def run_calibrate(arguments: Namespace) -> None:
     if arguments.distribution:
         _write_distribution(arguments)
         return
-    with _card_folder(arguments) as (folder, model):
-        begun, model = model, rescaled(arguments, model)
+    with _card_folder(arguments) as (folder, begun):
+        model = rescaled(arguments, begun)
         pairs = set_of(arguments, arguments.set, model.card, CALIBRATION_SEED)
         scores = with_bar(scores_of(pairs, model, sampling_of(arguments)), "calibrating")
         calibration = fitted(scores, arguments.level)
@@ -164,9 +164,8 @@ def rescaled(arguments: Namespace, model: Checkpoint) -> Checkpoint:
 
 def sentence(calibration: Calibration, scores: Scores) -> str:
     """What was fitted, in one sentence."""
-    left_out = (
-        f" ({scores.left_out} more had no pixel that can be trusted)" if scores.left_out else ""
-    )
+    count = scores.left_out
+    left_out = f" ({count} more had no pixel that can be trusted)" if count else ""
     return (
         f"{calibration.level:.0%} of the errors are below {calibration.factor:g} times the spread "
         f"of {calibration.samples} samples at {calibration.steps} steps; fitted on "

@@ -7,7 +7,7 @@ from typing import Any, TextIO, TypeVar
 
 from tqdm import tqdm
 
-from napari_cvdm.core.result import Progress
+from napari_cvdm.core.result import Progress, finished, map_steps
 
 Result = TypeVar("Result")
 LOG_INTERVAL_S = 10.0
@@ -48,11 +48,10 @@ def with_bar(work: Generator[Progress, None, Result], title: str) -> Result:
     The work is closed when this is left, by an interruption, too.
     """
     with closing(work), bar(title) as shown:
-        while True:
-            try:
-                progress = next(work)
-            except StopIteration as end:
-                return end.value
+
+        def show(progress: Progress) -> None:
             shown.total = progress.total
             shown.set_postfix_str(progress.stage, refresh=False)
             shown.update(int(progress.done) - shown.n)
+
+        return finished(map_steps(work, show))

@@ -81,23 +81,20 @@ def reconstruct_into(
         total = time.perf_counter() - begun
         laps[stage], laps["total"] = total - laps["total"], total
 
+    def input_of(path: str, place: Path) -> dict[str, str]:
+        return {"path": printable_path(path), "file_sha256": file_sha256(place)}
+
     model = load_method(arguments.model)
     end_lap("load_model")
     request = request_of(arguments, model.card, locate)
-    inputs = {
-        role: {"path": printable_path(path), "file_sha256": file_sha256(locate(path))}
-        for role, path in files_of(arguments).items()
-    }
+    files = files_of(arguments)
+    inputs = {role: input_of(path, locate(path)) for role, path in files.items()}
     # Files that an image file names are inputs, too.
-    known = {os.path.realpath(locate(path)) for path in files_of(arguments).values()}
+    known = {os.path.realpath(locate(path)) for path in files.values()}
+    companions = [path for path in request.image.files if path not in known]
     inputs |= {
-        f"companion {number}": {
-            "path": printable_path(path),
-            "file_sha256": file_sha256(Path(path)),
-        }
-        for number, path in enumerate(
-            (path for path in request.image.files if path not in known), start=1
-        )
+        f"companion {number}": input_of(path, Path(path))
+        for number, path in enumerate(companions, start=1)
         if Path(path).is_file()
     }
     end_lap("read")
@@ -155,27 +152,23 @@ def request_of(
 ) -> ReconstructionRequest:
     """Read the files that the arguments name, and make the request.
 
-    The card says how many planes the model takes; `locate` is that of `reconstruct_into`.
-
-    Raises
-    ------
-    RequestError, OpticsError, ImageFileError
-        What is wrong with the files or the options.
+    The card says how many planes the model takes; `locate` is that of `reconstruct_into`. What is
+    wrong with the files or the options is a RequestError, OpticsError or ImageFileError.
     """
     paths = files_of(arguments)
-    check_measured([locate(paths[role]) for role in image_roles(paths)])
-    stacks = read_images(
-        [locate(paths[role]) for role in image_roles(paths)], getattr(arguments, "series", None)
-    )
+    images = [locate(paths[role]) for role in image_roles(paths)]
+    check_measured(images)
+    stacks = read_images(images, getattr(arguments, "series", None))
     image = with_planes(stacks, card, getattr(arguments, "defocus_um", None))
     check_pixels(image)
     options = _request_options(arguments)
     if "background" in paths:
-        options["background"] = read_image(locate(paths["background"])).array
+        blank = locate(paths["background"])
+        options["background"] = read_image(blank).array
         if not np.isfinite(options["background"]).all():
             raise RequestError(
-                f"the background {locate(paths['background'])} has NaN or infinite pixels; give a "
-                "blank-field image without, or --background auto."
+                f"the background {blank} has NaN or infinite pixels; give a blank-field image "
+                "without, or --background auto."
             )
     if "psf" in paths:
         options["psf"] = read_psf(locate(paths["psf"]))
@@ -228,16 +221,6 @@ def job_of(arguments: Namespace, files: Mapping[str, str]) -> "tuple[BlockJob, C
     options = _request_options(arguments)
     for name in ("image", "model", "background"):
         options.pop(name, None)
-    return open_job(
-        images=[files[role] for role in image_roles(files)],
-        model=arguments.model,
-        out=arguments.out,
-        background=getattr(arguments, "background", "auto"),
-        options=options,
-        overwrite=arguments.overwrite,
-        **{
-            name: value
-            for name, value in vars(arguments).items()
-            if name in ("block", "halo", "series")
-        },
-    )
+    named = ("model", "out", "background", "overwrite", "block", "halo", "series")
+    given = {name: value for name, value in vars(arguments).items() if name in named}
+    return open_job(images=[files[role] for role in image_roles(files)], options=options, **given)

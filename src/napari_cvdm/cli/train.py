@@ -18,13 +18,7 @@ from napari_cvdm.training.state import STATE, is_without_state, kept_if_resumabl
 
 
 def run_train(arguments: Namespace) -> None:
-    """Carry out the command.
-
-    Raises
-    ------
-    KeyboardInterrupt
-        With the advice to resume, where there is something to resume from.
-    """
+    """Carry out the command; an interruption says how to resume, where there is something to."""
     request = TrainRequest(
         recipe=arguments.recipe,
         out=arguments.out,
@@ -88,19 +82,17 @@ def _relay(request: TrainRequest, name: str) -> Trained:
             if shown is None or step.stage != stage:
                 if shown is not None:
                     shown.close()
-                stage, shown = (
-                    step.stage,
-                    bar(f"{name}, {step.stage}", total=step.total, initial=step.step),
-                )
+                stage = step.stage
+                shown = bar(f"{name}, {stage}", total=step.total, initial=step.step)
             shown.update(step.step - shown.n)
             if step.terms or step.score is not None:
                 tqdm.write(line_of(step, shown))
             for finding in step.findings or ():
                 if finding.name not in warned:
                     warned.add(finding.name)
+                    threshold = f"threshold {finding.threshold:.3g}"
                     tqdm.write(
-                        f"{finding.name} ({finding.value:.3g}, threshold {finding.threshold:.3g}): "
-                        f"{finding.advice}"
+                        f"{finding.name} ({finding.value:.3g}, {threshold}): {finding.advice}"
                     )
     if shown is not None:
         shown.close()

@@ -9,6 +9,7 @@ from collections.abc import Generator, Mapping, Sequence
 from copy import copy
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -59,14 +60,11 @@ class Calibration:
         In (0, 1).
     floor : float
         Least spread that counts, in the unit of the result.
-    samples, steps : int
-    sampler : str
+    samples, steps, sampler
         With which it was fitted. It holds for this sampler. It is also used for more steps and for
         other numbers of samples.
-    set : str
-        The pairs that it was fitted on.
-    fields : int
-        How many of them had pixels that could be trusted.
+    set, fields
+        The pairs that it was fitted on, and how many of them had pixels that could be trusted.
     date : str
         ISO 8601.
     """
@@ -93,7 +91,7 @@ class Scores:
     Parameters
     ----------
     set : str
-        What the set is, in words.
+        In words.
     fields : tuple of ndarray of shape (n,)
         abs(error) / max(spread, floor) of each field's pixels that can be trusted.
     left_out : int
@@ -111,10 +109,7 @@ def scores_of(
 ) -> Generator[Progress, None, Scores]:
     """Reconstruct every pair of a set, and keep error over spread.
 
-    Raises
-    ------
-    RequestError
-        One sample only, or what is wrong with a pair.
+    RequestError for one sample only, or where a pair is wrong.
     """
     sampling.check_spread()
     found = []
@@ -125,9 +120,8 @@ def scores_of(
         where = step.pixels()
         found.append(conformal_scores(step.error[where], step.reconstruction.std[where], FLOOR))
     kept = tuple(scores for scores in found if scores.size)
-    return Scores(
-        set=pairs.description, fields=kept, sampling=sampling, left_out=len(found) - len(kept)
-    )
+    left_out = len(found) - len(kept)
+    return Scores(set=pairs.description, fields=kept, sampling=sampling, left_out=left_out)
 
 
 def conformal_factor(fields: Sequence[np.ndarray], level: float = LEVEL) -> float:
@@ -195,10 +189,7 @@ def _quantile(scores: np.ndarray, weights: np.ndarray, level: float) -> float:
 def fitted(scores: Scores, level: float = LEVEL) -> Calibration:
     """The calibration of the fields of a set.
 
-    Raises
-    ------
-    RequestError
-        Too few fields, or more than the allowed share of errors without any spread.
+    RequestError for too few fields, or more than the allowed share of errors without any spread.
     """
     factor = conformal_factor(scores.fields, level)
     if not np.isfinite(factor) or factor <= 0:
@@ -228,12 +219,8 @@ def covered(fields: Sequence[np.ndarray], factor: float) -> np.ndarray:
 def left_out_coverage(fields: Sequence[np.ndarray], level: float = LEVEL) -> np.ndarray:
     """Share covered in each field by the factor of all other fields, shape (K,).
 
-    It is the expected coverage where no field can be held out.
-
-    Raises
-    ------
-    RequestError
-        Too few fields to leave one out.
+    It is the expected coverage where no field can be held out. RequestError for too few fields to
+    leave one out.
     """
     _check_level(level, len(fields) - 1)
     scores, owners, weights = _pooled(fields)
@@ -253,7 +240,6 @@ def calibrate_frame(
 
     Parameters
     ----------
-    frame : ResultFrame
     truth : ndarray of shape (Y, X)
     settings : mapping
         Of the result's provenance: samples, steps, sampler.
@@ -285,15 +271,10 @@ def calibrate_frame(
     error, spread, valid = frame.mean.astype(np.float64) - truth, frame.spread, frame.valid
     if phase and valid.any():
         error -= error[valid].mean()
-    rows, columns = (range(0, size, BLOCK_PX) for size in error.shape)
-    places = [
-        (slice(top, top + BLOCK_PX), slice(left, left + BLOCK_PX))
-        for top in rows
-        for left in columns
-    ]
+    sides = ([slice(at, at + BLOCK_PX) for at in range(0, size, BLOCK_PX)] for size in error.shape)
     blocks = tuple(
         conformal_scores(error[place][valid[place]], spread[place][valid[place]], FLOOR)
-        for place in places
+        for place in product(*sides)
         if valid[place].any()
     )
     yield Progress(stage="comparing spread and error", done=1, total=1)
@@ -303,10 +284,7 @@ def calibrate_frame(
 def with_noise_scale(model: Checkpoint, scale: float) -> Checkpoint:
     """The same model with another scale of the sampler's fresh noise; the weights are shared.
 
-    Raises
-    ------
-    ValueError
-        A scale that is not allowed, see `CVDMConfig`.
+    ValueError for a scale that is not allowed, see `CVDMConfig`.
     """
     network = copy(model.network)
     network.config = replace(model.network.config, noise_scale=scale)
@@ -319,10 +297,7 @@ def scores_by_scale(
 ) -> Generator[Progress, None, Mapping[float, SpreadScore]]:
     """Reconstruct every pair of a set with each scale of the fresh noise.
 
-    Returns
-    -------
-    mapping of float to SpreadScore
-        The mean over the fields, each in its unit; the best scale has the least `crps`.
+    The result is the mean over the fields, each in its unit; the best scale has the least `crps`.
 
     Raises
     ------
@@ -342,12 +317,9 @@ def scores_by_scale(
         scores = []
         for step in reconstruct_pairs(pairs, one, sampling):
             if isinstance(step, Progress):
-                yield replace(
-                    step,
-                    stage=f"noise scale {scale:g}: {step.stage}",
-                    done=step.done + number * len(pairs),
-                    total=len(scaled) * len(pairs),
-                )
+                done, total = step.done + number * len(pairs), len(scaled) * len(pairs)
+                stage = f"noise scale {scale:g}: {step.stage}"
+                yield replace(step, stage=stage, done=done, total=total)
             elif (score := _field_score(step)) is not None:
                 scores.append(score)
         if not scores:
@@ -376,8 +348,6 @@ def fit_distribution(
 
     Parameters
     ----------
-    card : ModelCard
-        Has the ranges that its training fields were drawn from.
     fields, held_out : int
         Fields that are described, and further ones that the threshold is taken from.
     first_seed : int

@@ -82,7 +82,7 @@ class Evaluation:
     ----------
     model : mapping
         Name, SHA-256, task, unit, noise scale and calibration.
-    set, description : str
+    set, description
         Name of the set, and what it is.
     left_out : int
         Fields without a pixel that could be trusted.
@@ -110,10 +110,7 @@ def evaluate(
 ) -> Generator[Progress, None, Evaluation]:
     """Reconstruct every pair of a set with at least 4 samples, and measure; 32 give all figures.
 
-    Raises
-    ------
-    RequestError
-        Too few samples, no pixel that can be trusted in any field, or what is wrong with a pair.
+    RequestError for too few samples, no pixel that can be trusted in any field, or a wrong pair.
     """
     if sampling.samples < ENSEMBLES[0]:
         raise RequestError(
@@ -162,16 +159,13 @@ def field_report(found: ReconstructedPair) -> FieldReport | None:
     result, unit, where = found.reconstruction, found.unit, found.pixels()
     if not result.valid.any() or result.samples is None:
         return None
-    truth, samples, spread, error = (
-        found.truth[where] / unit,
-        result.samples[:, *where] / unit,
-        result.std[where] / unit,
-        np.abs(found.error[where]) / unit,
-    )
+    size = np.abs(found.error[where])
+    truth, samples = found.truth[where] / unit, result.samples[:, *where] / unit
+    spread, error = result.std[where] / unit, size / unit
     structure = structure_of(result.mean)[where]
     calibrated = None
     if result.interval is not None:
-        calibrated = float(np.mean(np.abs(found.error[where]) <= result.interval[where]))
+        calibrated = float(np.mean(size <= result.interval[where]))
     images = {"mean": result.mean, "one sample": found.one_sample, "truth": found.pair.truth}
     return FieldReport(
         tags=found.pair.tags,

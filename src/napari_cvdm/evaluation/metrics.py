@@ -38,7 +38,7 @@ class Accuracy:
     rmse, mae : float
         In the unit of the result.
     psnr : float or None
-        [dB]; None where the truth is constant.
+        [dB]; None where the truth is constant, or met exactly.
     ssim, ms_ssim : float or None
         The latter also None without torchmetrics, or in a field under 41 px.
     """
@@ -193,10 +193,8 @@ def spread_skill(variances: np.ndarray, errors: np.ndarray, samples: int) -> flo
 
     It is 1 where the spread is as large as the error.
     """
-    error = float(np.mean(errors))
-    return (
-        sqrt((1 + 1 / samples) * float(np.mean(variances)) / error) if error > 0 else float("nan")
-    )
+    error, variance = float(np.mean(errors)), float(np.mean(variances))
+    return sqrt((1 + 1 / samples) * variance / error) if error > 0 else float("nan")
 
 
 def sparsification(
@@ -218,9 +216,8 @@ def ause(spread: np.ndarray, error: np.ndarray) -> float:
 
     It is 0 for a spread that ranks the pixels as the error does.
     """
-    return float(
-        np.trapezoid(sparsification(spread, error) - sparsification(error, error), REMOVED)
-    )
+    above = sparsification(spread, error) - sparsification(error, error)
+    return float(np.trapezoid(above, REMOVED))
 
 
 def auroc(spread: np.ndarray, error: np.ndarray, share: float = LARGE_SHARE) -> float:

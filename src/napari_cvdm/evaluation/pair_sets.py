@@ -77,14 +77,8 @@ class TestPair:
 class PairSet:
     """Pairs that are made, or read, when their turn comes.
 
-    Parameters
-    ----------
-    name : str
-        In one word or a path.
-    description : str
-        What it is, for tables and cards.
-    pairs : tuple of callable
-        () -> TestPair.
+    `name` is a word or a path, and `description` is for tables and cards. `pairs` are callables
+    () -> TestPair.
     """
 
     name: str
@@ -100,18 +94,8 @@ class PairSet:
 class PairSelection:
     """Which pairs of a set.
 
-    Parameters
-    ----------
-    fields : int
-        How many of a simulation.
-    first_seed : int
-        Of a simulation, see `simulated_pairs`.
-    field_px : int, optional
-        Side of simulated fields; as in training unless given.
-    optics : mapping
-        Of measured pairs, where their files do not say; see `measured_pairs`.
-    register : bool
-        Move the truth of a measured pair onto its image.
+    The first three are of a simulation, see `simulated_pairs`; without `field_px`, fields are as
+    large as in training. `optics` and `register` are of measured pairs, see `measured_pairs`.
     """
 
     fields: int = 32
@@ -129,8 +113,6 @@ def pair_set(name: str, card: ModelCard, choice: PairSelection) -> PairSet:
     name : str
         ``simulation`` gives fresh fields of the ranges that the model was trained on. ``dim`` and
         ``other-optics`` give fields outside them. Any other name is a folder.
-    card : ModelCard
-    choice : PairSelection
 
     Raises
     ------
@@ -167,10 +149,7 @@ def trained_ranges(card: ModelCard) -> Simulation:
 def resize_fields(ranges: Simulation, field_px: int | None) -> Simulation:
     """The same ranges with fields of another side [px of the measured image].
 
-    Raises
-    ------
-    RequestError
-        A side that is too small, or for phase no multiple of 16.
+    RequestError for a side that is too small, or no multiple of 16.
     """
     if field_px is None:
         return ranges
@@ -179,11 +158,9 @@ def resize_fields(ranges: Simulation, field_px: int | None) -> Simulation:
             f"field_px is {field_px}; allowed are multiples of {FIELD_STEP_PX} from "
             f"{SMALLEST_FIELD_PX}. 128 is a good start."
         )
-    return (
-        replace(ranges, field_px=(field_px, field_px))
-        if isinstance(ranges, PhaseRanges)
-        else replace(ranges, field_px=field_px)
-    )
+    if isinstance(ranges, PhaseRanges):
+        return replace(ranges, field_px=(field_px, field_px))
+    return replace(ranges, field_px=field_px)
 
 
 def shift_ranges(name: str, ranges: Simulation) -> Simulation:
@@ -204,31 +181,22 @@ def shift_ranges(name: str, ranges: Simulation) -> Simulation:
 def simulated_pairs(
     count: int, first_seed: int, ranges: Simulation, name: str = SIMULATION
 ) -> PairSet:
-    """Fresh fields of a simulation.
+    """Fresh fields of a simulation; RequestError for a task that is not of this package.
 
     `first_seed` is EVALUATION_SEED or CALIBRATION_SEED, plus a number of one's own. Fields of
     different seeds share nothing.
-
-    Raises
-    ------
-    RequestError
-        The ranges of a task that is not one of this package.
     """
-    if not isinstance(ranges, PhaseRanges | WidefieldRanges):
+    make: Callable[[int], TestPair]
+    if isinstance(ranges, PhaseRanges):
+        make = partial(_phase_pair, ranges)
+        side = " to ".join(str(px) for px in dict.fromkeys(ranges.field_px))
+    elif isinstance(ranges, WidefieldRanges):
+        make, side = partial(_fluorescence_pair, ranges), str(ranges.field_px)
+    else:
         raise RequestError(
             f"task {ranges.task!r} has no simulated pairs; phase-2shot, widefield-x2 and denoise "
             "have. Give a folder with the folders measured and truth."
         )
-    make: Callable[[int], TestPair] = (
-        partial(_phase_pair, ranges)
-        if isinstance(ranges, PhaseRanges)
-        else partial(_fluorescence_pair, ranges)
-    )
-    side = (
-        ranges.field_px
-        if isinstance(ranges, WidefieldRanges)
-        else " to ".join(str(px) for px in dict.fromkeys(ranges.field_px))
-    )
     return PairSet(
         name=name,
         description=f"{count} simulated fields of {side} px, {NAMED[name]}, seed {first_seed}",
@@ -252,12 +220,9 @@ def _phase_pair(ranges: PhaseRanges, seed: int) -> TestPair:
         defocus_um=pair.defocus_um,
         condenser_na=pair.condenser_na or None,
     )
-    distance_um = pair.defocus_um[-1] - pair.defocus_um[0]
-    return TestPair(
-        request=request,
-        truth=pair.phase,
-        tags={"structure": kinds[0], "dz_um": distance_um, **_tags(pair.microscope, pair.photons)},
-    )
+    dz_um = pair.defocus_um[-1] - pair.defocus_um[0]
+    tags = _tags(kinds[0], pair.microscope, pair.photons, dz_um=dz_um)
+    return TestPair(request=request, truth=pair.phase, tags=tags)
 
 
 def _fluorescence_pair(ranges: WidefieldRanges, seed: int) -> TestPair:
@@ -268,11 +233,8 @@ def _fluorescence_pair(ranges: WidefieldRanges, seed: int) -> TestPair:
         return ranges.draw(rng, side, pixel_um)
 
     pair = simulate_fluorescence(seed, ranges, draw)
-    return TestPair(
-        request=widefield_request(pair),
-        truth=pair.truth,
-        tags={"structure": kinds[0], **_tags(pair.microscope, pair.photons)},
-    )
+    tags = _tags(kinds[0], pair.microscope, pair.photons)
+    return TestPair(request=widefield_request(pair), truth=pair.truth, tags=tags)
 
 
 def widefield_request(pair: WidefieldPair) -> ReconstructionRequest:
@@ -291,8 +253,9 @@ def _stack(array: np.ndarray, axes: str, microscope: Microscope) -> ImageStack:
     )
 
 
-def _tags(microscope: Microscope, photons: float) -> dict[str, Tag]:
-    tags: dict[str, Tag] = {"photons": photons, "pixel_um": microscope.pixel_um}
+def _tags(kind: str, microscope: Microscope, photons: float, **more: float) -> dict[str, Tag]:
+    tags: dict[str, Tag] = {"structure": kind, **more, "photons": photons}
+    tags["pixel_um"] = microscope.pixel_um
     return tags if microscope.na is None else {**tags, "na": float(microscope.na)}
 
 
@@ -307,7 +270,6 @@ def measured_pairs(
 
     Parameters
     ----------
-    folder : path
     card : ModelCard
         Says the task, and with it how truth and measured image go together.
     optics : mapping, optional
@@ -326,9 +288,8 @@ def measured_pairs(
     )
     entries = folders.entries(card.task)
     pairs = tuple(partial(_measured_pair, entry, card.task, register) for entry in entries)
-    return PairSet(
-        name=str(folder), description=f"{len(pairs)} measured pairs of {folder}", pairs=pairs
-    )
+    description = f"{len(pairs)} measured pairs of {folder}"
+    return PairSet(name=str(folder), description=description, pairs=pairs)
 
 
 def _measured_pair(entry: PairEntry, task: str, register: bool) -> TestPair:
@@ -445,18 +406,10 @@ class ReconstructedPair:
 def reconstruct_pairs(
     pairs: PairSet, model: Checkpoint | Baseline, sampling: Sampling
 ) -> Generator[Progress | ReconstructedPair, None, None]:
-    """Reconstruct every pair of a set.
+    """Reconstruct every pair of a set; RequestError where one is wrong.
 
-    Yields
-    ------
-    Progress or ReconstructedPair
-        Progress counts the pairs; after each pair comes its field. A single answer (of a method
-        without a spread) is repeated, so it states a spread of zero.
-
-    Raises
-    ------
-    RequestError
-        What is wrong with a pair.
+    Progress counts the pairs; after each pair comes its field. A single answer (of a method without
+    a spread) is repeated, so it states a spread of zero.
     """
     for number, load in enumerate(pairs.pairs):
         pair = load()

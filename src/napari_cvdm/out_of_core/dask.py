@@ -46,14 +46,8 @@ class ClusterError(ValueError):
 class TaskSpec:
     """What a task is told of its job, and what it must find there.
 
-    Parameters
-    ----------
-    files : str
-        `BlockJob.files` as JSON.
-    path : str
-        The folder that grows.
-    version, plan_sha256, model_sha256, inputs : str
-        Of the process that planned the job; `inputs` is `BlockJob.state_of_inputs`.
+    `files` is `BlockJob.files` as JSON, `path` the folder that grows. The others are of the process
+    that planned the job; `inputs` is `BlockJob.state_of_inputs`.
     """
 
     files: str
@@ -80,10 +74,7 @@ def task_spec_of(reconstructor: BlockReconstructor) -> TaskSpec:
 def opened(spec: TaskSpec) -> tuple[BlockReconstructor, dict[int, Block]]:
     """The job of a spec and its blocks by number: opened once in a process, the model with it.
 
-    Raises
-    ------
-    ClusterError
-        This process has another version, another plan or another model.
+    ClusterError where this process has another version, another plan or another model.
     """
     _check("version of napari-cvdm", __version__, spec.version)
     folder = JobFolder(Path(spec.path))
@@ -91,9 +82,8 @@ def opened(spec: TaskSpec) -> tuple[BlockReconstructor, dict[int, Block]]:
     job, model = open_job(**json.loads(spec.files))
     _check(f"model {model.card.name}", model.sha256, spec.model_sha256)
     # Computed in the precision that was planned, whatever is faster here.
-    reconstructor = BlockReconstructor(
-        job, model, folder.path, folder.plan()["settings"], spec.inputs
-    )
+    begun = folder.plan()["settings"]
+    reconstructor = BlockReconstructor(job, model, folder.path, begun, spec.inputs)
     return reconstructor, {block.number: block for block in reconstructor.layout.blocks()}
 
 
@@ -117,18 +107,14 @@ def on_cluster(where: str) -> Executor:
     Parameters
     ----------
     where : str
-        ``local:N`` for N processes of this machine, or ``tcp://host:port`` of a scheduler.
+        ``local:N`` for N processes of this machine, or ``tcp://host:port`` of a scheduler;
+        RequestError where it is neither.
 
     Returns
     -------
     callable
         For `run.reconstruct_by_blocks`. It raises ClusterError where blocks failed, or where the
         scheduler went away.
-
-    Raises
-    ------
-    RequestError
-        `where` is neither.
     """
     _check_where(where)
 
@@ -152,17 +138,8 @@ def on_cluster(where: str) -> Executor:
 def check_scheduler(where: str) -> None:
     """Find out before an image is read what would stop a job at its first block.
 
-    Parameters
-    ----------
-    where : str
-        As for `on_cluster`.
-
-    Raises
-    ------
-    RequestError
-        `where` is no scheduler.
-    ClusterError
-        dask.distributed is not installed, or the address does not answer.
+    RequestError where `where` is no scheduler, see `on_cluster`. ClusterError where
+    dask.distributed is not installed, or the address does not answer.
     """
     _check_where(where)
     if where.startswith(LOCAL):
@@ -195,12 +172,8 @@ def _has_port(where: str) -> bool:
 def cluster_client(where: str) -> Iterator[Any]:
     """A client of a cluster that is started here, or of a scheduler that runs already.
 
-    The client is closed at the end, and a started cluster with it.
-
-    Raises
-    ------
-    ClusterError
-        dask.distributed is not installed, or the scheduler does not answer.
+    The client is closed at the end, and a started cluster with it. ClusterError where
+    dask.distributed is not installed, or the scheduler does not answer.
     """
     distributed = _distributed()
     if where.startswith(LOCAL):
@@ -253,45 +226,38 @@ def _followed(
 ) -> Generator[Progress, None, None]:
     """Submit every block, and wait for all of them; a failed block does not stop the others."""
     each = reconstructor.plan.samples * reconstructor.plan.steps
+    key = f"{spec.plan_sha256[:8]}-{time.time_ns()}"
     futures = {
-        client.submit(
-            run_task,
-            spec,
-            block.number,
-            key=f"{block.name}-{spec.plan_sha256[:8]}-{time.time_ns()}",
-        ): block
+        client.submit(run_task, spec, block.number, key=f"{block.name}-{key}"): block
         for block in left
     }
     failed: dict[Block, str] = {}
     waiting = dict(futures)
     try:
         while waiting:
-            finished = [future for future in waiting if future.status != "pending"]
-            for future in finished:
+            ended = [future for future in waiting if future.status != "pending"]
+            lost = False
+            for future in ended:
                 block = waiting.pop(future)
                 if future.status == "error":
                     failed[block] = one_line(future.exception())
-                elif future.status != "finished":
-                    raise _lost(reconstructor)
-            if client.status != "running":
-                raise _lost(reconstructor)
+                else:
+                    lost = lost or future.status != "finished"
+            if lost or client.status != "running":
+                raise ClusterError(
+                    "the scheduler went away; what is done is kept in "
+                    f"{reconstructor.folder.path}. Start the same job again to go on."
+                )
             done = len(left) - len(waiting)
             yield Progress(
                 stage=f"block {done} of {len(left)}", done=done * each, total=len(left) * each
             )
-            time.sleep(0 if finished else POLL_S)
+            time.sleep(0 if ended else POLL_S)
     finally:
         if client.status == "running":
             client.cancel(list(waiting))
     if failed:
         raise ClusterError(_failures(failed, len(left)))
-
-
-def _lost(reconstructor: BlockReconstructor) -> ClusterError:
-    return ClusterError(
-        f"the scheduler went away; what is done is kept in {reconstructor.folder.path}. Start the "
-        "same job again to go on."
-    )
 
 
 def _failures(failed: Mapping[Block, str], blocks: int) -> str:

@@ -55,6 +55,7 @@ def run_calibrate(arguments: Namespace) -> None:
         _write_distribution(arguments)
         return
     with _card_folder(arguments) as (folder, begun):
+        # First: the factor is that of samples with the chosen noise.
         model = rescaled(arguments, begun)
         pairs = set_of(arguments, arguments.set, model.card, CALIBRATION_SEED)
         scores = with_bar(scores_of(pairs, model, sampling_of(arguments)), "calibrating")
@@ -93,6 +94,7 @@ def _card_folder(arguments: Namespace) -> Iterator[tuple[Path, Checkpoint]]:
     source = model_folder(arguments.model)
     if arguments.in_place:
         with sole_writer(source):
+            # Those of killed runs; the manifest is written in a folder below.
             clear_leftovers(source, LEFTOVERS_BELOW)
             yield source, load_model(arguments.model)
         return
@@ -105,6 +107,7 @@ def _card_folder(arguments: Namespace) -> Iterator[tuple[Path, Checkpoint]]:
 
 def _write_card(arguments: Namespace, folder: Path, model: Checkpoint, card: ModelCard) -> None:
     """Write a card that was fitted on a model; CheckpointError if the model changed meanwhile."""
+    # The model may have changed on the disk during the fit, which takes minutes.
     now = load_model(arguments.model)
     if now is not model and (now.sha256, now.card) != (model.sha256, model.card):
         raise CheckpointError(
@@ -129,6 +132,7 @@ def _write_distribution(arguments: Namespace) -> None:
         first_seed = DISTRIBUTION_SEED + arguments.seed * SEED_STRIDE
         work = fit_distribution(model.card, fields, held_out, first_seed, arguments.field_px)
         found = with_bar(work, "describing the training")
+        # From these anybody can make the same fields again.
         made = {
             "fields": fields,
             "held_out": held_out,
@@ -186,6 +190,7 @@ def checked(
         left_out = f"each field by the factor of the others: {shares(found)}"
     if arguments.set not in NAMED or arguments.check == 0:
         return left_out
+    # Measured pairs were all fitted on, and only a simulation makes new ones.
     pairs = set_of(arguments, arguments.set, model.card, EVALUATION_SEED, arguments.check)
     fresh = with_bar(scores_of(pairs, model, sampling_of(arguments)), "checking")
     return (

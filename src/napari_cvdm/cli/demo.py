@@ -78,10 +78,12 @@ def run_demo(arguments: Namespace) -> None:
         for sample in sample_images(arguments.samples):
             name = sample.request.model
             image = {"image": str(out / INPUTS / f"{name}.ome.tif")}
+            # --overwrite, since this run leaves its result there.
             command = [*command_words(sample.request, image, str(out / name)), "--overwrite"]
             names.append(_reconstruct_sample(sample, command, work, out))
             commands.append(shlex.join(command))
         text = "\n".join(commands) + "\n"
+        # A path need not be text; its bytes are kept, so that the commands work.
         (work / COMMANDS).write_text(text, encoding="utf-8", errors="surrogateescape")
     say_done(f"{arguments.out}: {', '.join(names)}, folders of TIFFs beside them, and {COMMANDS}")
 
@@ -95,6 +97,7 @@ def _reconstruct_sample(sample: Sample, command: list[str], work: Path, out: Pat
     (work / name).mkdir()
     path, um = work / INPUTS / f"{name}.ome.tif", image.pixel_um
     write_image(path, image.array, axes=image.axes, pixel_um=um, unit="counts", name="input")
+    # Parsed, so that the printed command is the one that made the result.
     arguments = build_parser().parse_args(command[1:])
     reconstruction, _ = reconstruct_into(
         work / name, arguments, lambda path: work / Path(path).relative_to(out)
@@ -114,6 +117,7 @@ def panels(image: ImageStack, reconstruction: Reconstruction, truth: np.ndarray)
     error = np.abs(mean - truth)
     low, high = np.percentile(np.stack([mean, truth]), (0.5, 99.8))
     limits = (float(low), float(high))
+    # The spread is drawn on the scale of the error, so that both can be compared.
     spread = (0.0, float(np.percentile(error[reconstruction.valid], 99.5)))
     colours = "viridis" if phase else "magma"
     um, rate, std = reconstruction.pixel_um, reconstruction.rate, reconstruction.std

@@ -39,7 +39,7 @@ from napari_cvdm.models.registry import shipped_models
 from napari_cvdm.reconstruction.methods import load_method
 
 METRICS, TABLE = "metrics.json", "table.md"
-POINTS_FOR = "widefield-x2"
+POINTS_FOR = "widefield-x2"  # which points can be told apart is a question to super-resolution
 ACCURACY = {
     "rmse": "RMSE",
     "mae": "MAE",
@@ -56,6 +56,7 @@ SPREAD = {
     "ause": "AUSE",
     "auroc": "AUROC",
 }
+# Of `evaluation.summary`, for each group of fields.
 GROUP = {
     "fields": "fields",
     "rmse": "RMSE",
@@ -65,6 +66,7 @@ GROUP = {
     "spread_skill": "spread/skill",
     "auroc": "AUROC",
 }
+# Where each figure lies in a summary; `spread` is that of the most samples.
 BENCHMARK = {
     "RMSE": ("accuracy", "mean", "rmse"),
     "RMSE, one sample": ("accuracy", "one sample", "rmse"),
@@ -125,6 +127,7 @@ def set_of(
     that of the arguments.
     """
     count = arguments.fields if count is None else count
+    # Only what was given: what is absent comes from the files.
     optics = {
         option: tuple(value) if isinstance(value, list) else value
         for option, value in vars(arguments).items()
@@ -172,6 +175,7 @@ def evaluate_into(
     pairs = _evaluation_set(arguments, model, set_name)
     found = with_bar(evaluate(pairs, model, sampling), f"evaluating {model_name}")
     values = summary(found)
+    # The points have the optics of a training, which a classical method lacks.
     if set_name == SIMULATION and model.card.task == POINTS_FOR and not isinstance(model, Baseline):
         seen = with_bar(two_point_resolution(model, sampling), "looking at point pairs")
         values["two_points"] = {
@@ -188,6 +192,7 @@ def evaluate_into(
 
 def headline(values: Mapping[str, Any]) -> str:
     """The most important figures in one line."""
+    # The largest number of samples comes last.
     count, last = list(values["uncertainty"].items())[-1]
     mean, sample = (values["accuracy"][name]["rmse"]["mean"] for name in ("mean", "one sample"))
     interval = "not calibrated"
@@ -207,6 +212,7 @@ def _result_of(
     """Summary of a model on a set: an existing one of the same pairs and sampling, or a new one."""
     model = load_method(model_name)
     wanted = {
+        # A card may be calibrated anew beside the same weights.
         "model": {
             "sha256": model.sha256,
             "noise_scale": model.card.noise_scale,
@@ -218,7 +224,7 @@ def _result_of(
     try:
         earlier = parse_json_object(read_bounded(folder / METRICS))
     except (OSError, ValueError, TypeError):
-        earlier = {}
+        earlier = {}  # none, or one that a power cut emptied
     if agrees(earlier, plain(wanted)):
         print(f"napari-cvdm: {folder} is there already", file=sys.stderr)
         return earlier
@@ -229,6 +235,7 @@ def _result_of(
 
 def agrees(found: Any, wanted: Any) -> bool:
     """Whether a mapping has all entries of another one, at any depth."""
+    # An empty one must be equal: what has no calibration does not agree with any.
     if isinstance(wanted, Mapping) and isinstance(found, Mapping) and wanted:
         return all(name in found and agrees(found[name], value) for name, value in wanted.items())
     return bool(found == wanted)
@@ -258,6 +265,7 @@ def shown(value: Any, digits: int = 3) -> str:
     """A number, or a mean with its interval, in few digits; – for None."""
     if isinstance(value, Mapping):
         mean, low, high = (shown(value.get(name), digits) for name in ("mean", "low", "high"))
+        # One field has no interval.
         one_number = value.get("low") is None or value["low"] == value["high"]
         return mean if one_number else f"{mean} ({low} to {high})"
     if value is None:

@@ -35,6 +35,7 @@ def run_measure(arguments: Namespace) -> None:
         masks, thresholds = with_bar(suggest_frames(frames), "looking for objects")
     else:
         masks, thresholds = _read_masks(arguments.mask, result), (None,) * len(frames)
+    # A mask of the command line lies on the grid of the result, unlike a layer.
     pairs = [
         (frame, MaskFrame(labels=mask, matrix=np.eye(2), offset=np.zeros(2), threshold=threshold))
         for frame, mask, threshold in zip(frames, masks, thresholds, strict=True)
@@ -72,6 +73,7 @@ def frames_of(result: Reconstruction, *, above_background: bool) -> list[Measure
     shape, known = result.mean.shape[:-2], result.provenance
     calibration = known.model.get("calibration")
     wavelength_um = known.settings.get("wavelength_um")
+    # The dry mass of a phase needs it; nothing of an intensity does.
     has_path = result.unit == PHASE and wavelength_um is not None
     optics = {
         "pixel_um": result.pixel_um,
@@ -80,6 +82,7 @@ def frames_of(result: Reconstruction, *, above_background: bool) -> list[Measure
         "calibration": calibration if isinstance(calibration, Mapping) else {},
         "above_background": above_background,
     }
+    # An axis of length one would be a column of zeros in the table.
     long_axes = [axis for axis, size in enumerate(shape) if size > 1]
     return [
         MeasuredFrame(
@@ -106,6 +109,7 @@ def _read_masks(path: str, result: Reconstruction) -> np.ndarray:
         raise RequestError(
             f"{path} has values that are no labels; give whole numbers, 0 outside the objects."
         )
+    # Files may hold labels as floats.
     masks = labels.reshape(-1, *size).astype(np.int64)
     count = int(np.prod(result.mean.shape[:-2]))
     if len(masks) not in (1, count):
@@ -129,7 +133,7 @@ def run_plan(arguments: Namespace) -> None:
     image = request.image
     frame = image.frame((0,) * len(image.loop_axes))
     outlook = with_bar(plan_next_image(frame, resolve(request, task), task.name), "planning")
-    say_done(describe_outlook(outlook).replace("µm", "um"))
+    say_done(describe_outlook(outlook).replace("µm", "um"))  # as options and files spell it
     if out is not None:
         name = "half_distance_um" if outlook.of_planes else "exposure"
         rows = [

@@ -51,11 +51,14 @@ def run_models(arguments: Namespace) -> None:
 
 def run_export(arguments: Namespace) -> None:
     """Carry out ``napari-cvdm export``; no file is left behind where the input is bad."""
+    # They bring simulation and reconstruction, which the list of models need not wait for.
     from napari_cvdm.export.sampler import PackageSettings
     from napari_cvdm.export.zoo import write_bioimageio
 
+    # What was not given is absent: the packages have the defaults.
     given = vars(arguments)
     author = {"author": given["author"]} if "author" in given else {}
+    # A bundle is the model as it is, so these options would have no effect.
     if arguments.format == "bundle":
         needless = [*author, *(one.name for one in fields(PackageSettings) if one.name in given)]
         if needless:
@@ -117,6 +120,7 @@ def _baseline_description(method: Baseline) -> str:
 
 def interval(card: ModelCard) -> str:
     """What the card says about the spread, in words."""
+    # An empty mapping: the model was never calibrated.
     fit = card.calibration
     if not fit:
         return (

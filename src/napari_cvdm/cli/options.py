@@ -14,12 +14,14 @@ from napari_cvdm import __version__
 
 FORMATS = ("bundle", "bioimageio")
 KINDS = ("phase", "widefield", "denoising")
+# As of `core.request`, which brings numpy; a test compares them.
 ALIGNMENTS = ("off", "auto")
 SAMPLERS = ("sde-2m", "ode-2m", "ddim", "ancestral")
 STEPS = 6
 PRECISIONS = ("fp32", "bf16", "auto")
 ALPHA_UM3_PER_PG = 0.18  # as of `analysis.measure`, which is heavy
 DEFOCUS = "--defocus-um"
+# With a decimal comma, too: `number` answers that with advice.
 _NUMBER = re.compile(r"[-+]?[.,]?\d[\d.,]*(?:[eE][-+]?\d+)?$")
 _DEVICE_HELP = "auto, cpu, cuda:0 or mps (default auto: the best there is)"
 _STEPS_HELP = f"network evaluations for each sample (default {STEPS})"
@@ -30,7 +32,7 @@ _SET_HELP = (
     "simulation)"
 )
 _FROM_FILE = "Taken from the file where it states them"
-_Group = argparse._ActionsContainer
+_Group = argparse._ActionsContainer  # parsers and groups; argparse has no public name for both
 
 
 class UsageError(ValueError):
@@ -41,6 +43,7 @@ class Parser(argparse.ArgumentParser):
     """A parser that raises an error of one line, and does not print the usage or exit."""
 
     def __init__(self, *arguments: Any, **settings: Any) -> None:
+        # An abbreviated DEFOCUS would not be found in `parse_known_args`.
         super().__init__(*arguments, **{"allow_abbrev": False, **settings})
         # As in Python 3.14: before, -1. and -1e0 are taken for options.
         self._negative_number_matcher = re.compile(r"-\.?\d")
@@ -51,6 +54,7 @@ class Parser(argparse.ArgumentParser):
         An image may follow them: the option and its numbers are moved behind all other words.
         """
         words = sys.argv[1:] if args is None else list(args)
+        # After -- no word is an option, so none may be moved there.
         if DEFOCUS in words and "--" not in words:
             first = words.index(DEFOCUS)
             positions = list(takewhile(_NUMBER.match, words[first + 1 :]))
@@ -95,6 +99,7 @@ def build_parser() -> Parser:
             "Super-resolved images and quantitative phase maps, each with how far it can be "
             "trusted."
         ),
+        # As `main` returns it.
         epilog=(
             "Exit status: 0 done; 2 bad input, said in one line; 130 interrupted. With 2 and 130 "
             "no result is left behind."
@@ -137,6 +142,7 @@ def build_parser() -> Parser:
 
 
 def _command(commands: "argparse._SubParsersAction[Parser]", name: str, purpose: str) -> Parser:
+    # Options that were not given stay absent: the request has the defaults.
     description = purpose[0].upper() + purpose[1:] + "."
     return commands.add_parser(
         name, help=purpose, description=description, argument_default=argparse.SUPPRESS
@@ -144,6 +150,7 @@ def _command(commands: "argparse._SubParsersAction[Parser]", name: str, purpose:
 
 
 def _flag(group: _Group, name: str, meaning: str) -> None:
+    # A flag is False, not absent: commands read it without asking.
     group.add_argument(name, action="store_true", default=False, help=meaning)
 
 
@@ -198,6 +205,7 @@ def _add_restore(parser: Parser) -> None:
         "the first ones outside"
     )
     _whole(extra, "--region", meaning, ("TOP", "BOTTOM", "LEFT", "RIGHT"), nargs=4)
+    # No `_flag`: it is absent unless given, as the other options of a request.
     meaning = "also write every posterior sample to samples.ome.tif"
     extra.add_argument("--keep-samples", action="store_true", help=meaning)
     blocks = parser.add_argument_group(
@@ -234,7 +242,7 @@ def _add_sampling(group: _Group) -> None:
 
 def _add_planes(group: _Group) -> None:
     meaning = "position of each plane, in their order, + toward the objective: -1 1"
-    _number(group, DEFOCUS, meaning, ("Z1 Z2", "Z3"), nargs="+")
+    _number(group, DEFOCUS, meaning, ("Z1 Z2", "Z3"), nargs="+")  # shown as Z1 Z2 [Z3 ...]
     meaning = (
         "numerical aperture of the illumination (phase), at most the index; left out, the light is "
         "taken for coherent"
@@ -365,6 +373,7 @@ def _add_simulate(parser: Parser) -> None:
 
 def _add_pairs(parser: Parser, samples: int, fields: str = "default 32") -> None:
     """Which pairs a model is evaluated on, and how their posteriors are sampled."""
+    # None leaves the number to the set, or to the distribution, which needs more.
     sets = parser.add_argument_group("pairs")
     _whole(sets, "--fields", f"simulated fields of a set ({fields})", default=None)
     meaning = "side of the simulated fields (default: as in training)"
@@ -396,6 +405,7 @@ def _add_benchmark(parser: Parser) -> None:
     _word(parser, "--out", meaning, "DIR", required=True)
     _word(parser, "--models", "default: all that ship", "MODEL", nargs="+", default=None)
     meaning = _SET_HELP.replace("simulation)", "all three)")
+    # As of `evaluation.pair_sets`, which brings torch.
     every = ["simulation", "dim", "other-optics"]
     _word(parser, "--sets", meaning, "NAME_OR_DIR", nargs="+", default=every)
     _add_pairs(parser, samples=32)

@@ -133,6 +133,7 @@ def settings_of(arguments: Namespace) -> dict[str, Any]:
 
     The reconstruction has the others, and the values chosen for ``auto``.
     """
+    # The reconstruction has these from the files as well, and the precision that auto chose.
     left_out = ("command", *OPTICS, "defocus_um", "condenser_na", "precision")
     given = {**vars(arguments), "image2": None, **files_of(arguments)}
     return {
@@ -157,6 +158,7 @@ def request_of(
     """
     paths = files_of(arguments)
     images = [locate(paths[role]) for role in image_roles(paths)]
+    # A saved result is an image file, too, and is not reconstructed again.
     check_measured(images)
     stacks = read_images(images, getattr(arguments, "series", None))
     image = with_planes(stacks, card, getattr(arguments, "defocus_um", None))
@@ -174,7 +176,7 @@ def request_of(
         options["psf"] = read_psf(locate(paths["psf"]))
     options |= {name: tuple(options[name]) for name in ("defocus_um", "region") if name in options}
     request = ReconstructionRequest(**{**options, "image": image})
-    request.optics_value("pixel_um")
+    request.optics_value("pixel_um")  # an error where nobody states it
     # An image file has T, Z, C and one more axis.
     frames = [letter for letter in image.axes if letter not in "PYX"]
     if len(frames) > len(_OME_AXES) and (request.keep_samples or request.schedule_points):
@@ -199,6 +201,7 @@ def _restore_by_blocks(arguments: Namespace, files: Mapping[str, str]) -> None:
     if hasattr(arguments, "scheduler"):
         from napari_cvdm.out_of_core.dask import check_scheduler, on_cluster
 
+        # Before the image is read, which may take minutes.
         check_scheduler(arguments.scheduler)
         executor = on_cluster(arguments.scheduler)
     job, model = job_of(arguments, files)
@@ -221,6 +224,7 @@ def job_of(arguments: Namespace, files: Mapping[str, str]) -> "tuple[BlockJob, C
     options = _request_options(arguments)
     for name in ("image", "model", "background"):
         options.pop(name, None)
+    # Only what was given: the job has the defaults.
     named = ("model", "out", "background", "overwrite", "block", "halo", "series")
     given = {name: value for name, value in vars(arguments).items() if name in named}
     return open_job(images=[files[role] for role in image_roles(files)], options=options, **given)

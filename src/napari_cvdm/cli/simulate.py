@@ -28,7 +28,7 @@ RANGES: Mapping[str, type[PhaseRanges] | type[WidefieldRanges]] = {
     "widefield": WidefieldRanges,
     "denoising": DenoisingRanges,
 }
-LARGEST_COUNT = 100_000
+LARGEST_COUNT = 100_000  # the names have five digits
 
 
 def run_simulate(arguments: Namespace) -> None:
@@ -45,6 +45,7 @@ def run_simulate(arguments: Namespace) -> None:
     check_inputs_stay(arguments, [] if arguments.recipe is None else [arguments.recipe])
     ranges = ranges_of(arguments)
     if arguments.solved:
+        # No new folder: fields that an earlier run left there are kept.
         out, numbers = Path(arguments.out), range(arguments.count)
         with bar("inverting", total=arguments.count) as shown:
             for _ in solve_missing(out, ranges, arguments.seed, numbers):
@@ -74,6 +75,7 @@ def ranges_of(arguments: Namespace) -> PhaseRanges | WidefieldRanges:
     if arguments.recipe is None:
         return kind()
     recipe = read_recipe(arguments.recipe)
+    # The ranges of denoising are a subclass of those of widefield, hence no isinstance.
     if recipe.simulation is None or type(recipe.simulation) is not kind:
         raise RequestError(
             f"{arguments.recipe} is a recipe for {recipe.task}, not for {arguments.kind}; give the "
@@ -114,6 +116,7 @@ def _write_phase(folder: Path, name: str, pair: DefocusPair) -> dict[str, Any]:
 
 def _write_fluorescence(folder: Path, name: str, pair: WidefieldPair) -> dict[str, Any]:
     pixel_um, finer = pair.microscope.pixel_um, pair.truth.shape[-1] // pair.counts.shape[-1]
+    # The outer edges of both grids coincide, so the first finer pixel lies before the coarse one.
     shift = -(finer - 1) / (2 * finer) * pixel_um
     image, truth = (folder / f"{name}-{role}.ome.tif" for role in ("image", "truth"))
     place: dict[str, Any] = {"pixel_um": pixel_um / finer, "offset_um": (shift, shift)}

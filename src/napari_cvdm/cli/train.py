@@ -33,6 +33,7 @@ def run_train(arguments: Namespace) -> None:
     out = Path(request.out)
     check_folder(out, request.resume)
     recipe = read_recipe(request.recipe)
+    # A kill may come between the model and its state.
     if request.resume and load_state(out, recipe.fingerprint) is None:
         print(
             f"napari-cvdm: warning: {out} has no {STATE} that was saved in full, so the training "
@@ -86,7 +87,7 @@ def _relay(request: TrainRequest, name: str) -> Trained:
                 shown = bar(f"{name}, {stage}", total=step.total, initial=step.step)
             shown.update(step.step - shown.n)
             if step.terms or step.score is not None:
-                tqdm.write(line_of(step, shown))
+                tqdm.write(line_of(step, shown))  # print would break the bar
             for finding in step.findings or ():
                 if finding.name not in warned:
                     warned.add(finding.name)
@@ -102,6 +103,7 @@ def _relay(request: TrainRequest, name: str) -> Trained:
 def line_of(step: TrainStep, shown: Any) -> str:
     """One line of the log: stage, step, loss terms, time left by the pace of the bar."""
     terms = "  ".join(f"{name} {value:.4g}" for name, value in step.terms.items())
+    # Of the steps of this run: those before it were resumed.
     pace = (shown.n - shown.initial) / max(shown.format_dict["elapsed"], 1e-9)
     if step.score is not None:
         terms += (

@@ -44,7 +44,7 @@ from napari_cvdm.training.sources import solve_field
 LEVEL = 0.9
 FLOOR = 0.0  # the quantile of the scores is finite without it: a spread of zero counts as wrong
 BLOCK_PX = 32
-STOCHASTIC = ("sde-2m", "ancestral")
+STOCHASTIC = ("sde-2m", "ancestral")  # the samplers that add fresh noise
 DISTRIBUTION_SEED = 5_000_000  # the shipped models were trained on other fields
 
 
@@ -154,12 +154,14 @@ def conformal_factor(fields: Sequence[np.ndarray], level: float = LEVEL) -> floa
     """
     _check_level(level, len(fields))
     scores, _, weights = _pooled(fields)
+    # What the weights lack to 1 is that of the unknown field, whose scores are infinite.
     return _quantile(scores, weights / (len(fields) + 1), level)
 
 
 def _check_level(level: float, count: int) -> None:
     if not 0 < level < 1:
         raise RequestError(f"level is {level:g}; allowed is between 0 and 1. 0.9 is usual.")
+    # Else the quantile is the infinite score of the unknown field.
     if level * (count + 1) > count:
         raise RequestError(
             f"{count} fields cannot be calibrated for a level of {level:g}: at least "
@@ -169,7 +171,7 @@ def _check_level(level: float, count: int) -> None:
 
 def least_fields(level: float) -> int:
     """The fewest fields that a level can be calibrated with."""
-    return int(np.ceil(level / (1 - level) - 1e-9))
+    return int(np.ceil(level / (1 - level) - 1e-9))  # 0.9 / (1 - 0.9) is above 9 in floats
 
 
 def _pooled(fields: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -182,6 +184,7 @@ def _pooled(fields: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.nd
 
 def _quantile(scores: np.ndarray, weights: np.ndarray, level: float) -> float:
     """The first of rising scores up to which the weights sum to the level."""
+    # The sum of many weights misses the level by rounding.
     place = int(np.searchsorted(np.cumsum(weights), level - 1e-12))
     return float(scores[min(place, len(scores) - 1)])
 
@@ -192,6 +195,7 @@ def fitted(scores: Scores, level: float = LEVEL) -> Calibration:
     RequestError for too few fields, or more than the allowed share of errors without any spread.
     """
     factor = conformal_factor(scores.fields, level)
+    # Scores are infinite where no spread is, and 0 where no error is.
     if not np.isfinite(factor) or factor <= 0:
         raise RequestError(
             "the spread is zero where the error is not, or the error is zero everywhere (factor "
@@ -224,6 +228,7 @@ def left_out_coverage(fields: Sequence[np.ndarray], level: float = LEVEL) -> np.
     """
     _check_level(level, len(fields) - 1)
     scores, owners, weights = _pooled(fields)
+    # K - 1 other fields and the unknown one: each has the weight 1 / K.
     factors = [
         _quantile(scores, np.where(owners == number, 0.0, weights) / len(fields), level)
         for number in range(len(fields))
@@ -270,7 +275,7 @@ def calibrate_frame(
         raise RequestError("the result has one sample, and so no spread; add samples first.")
     error, spread, valid = frame.mean.astype(np.float64) - truth, frame.spread, frame.valid
     if phase and valid.any():
-        error -= error[valid].mean()
+        error -= error[valid].mean()  # planes determine no absolute phase
     sides = ([slice(at, at + BLOCK_PX) for at in range(0, size, BLOCK_PX)] for size in error.shape)
     blocks = tuple(
         conformal_scores(error[place][valid[place]], spread[place][valid[place]], FLOOR)
@@ -286,6 +291,7 @@ def with_noise_scale(model: Checkpoint, scale: float) -> Checkpoint:
 
     ValueError for a scale that is not allowed, see `CVDMConfig`.
     """
+    # Shallow: the config alone is replaced.
     network = copy(model.network)
     network.config = replace(model.network.config, noise_scale=scale)
     card = replace(model.card, network={**model.card.network, "noise_scale": scale})
@@ -312,6 +318,7 @@ def scores_by_scale(
             f"sampler is {sampling.sampler}, which adds no fresh noise; a noise scale is for "
             f"{' and '.join(STOCHASTIC)}."
         )
+    # All at once, so that a wrong scale is refused before any work.
     scaled, found = {scale: with_noise_scale(model, scale) for scale in scales}, {}
     for number, (scale, one) in enumerate(scaled.items()):
         scores = []
@@ -332,6 +339,7 @@ def scores_by_scale(
 
 def _field_score(found: ReconstructedPair) -> SpreadScore | None:
     where, samples = found.pixels(), found.reconstruction.samples
+    # Over the unit, as fields of more light would else outweigh the others.
     if samples is None or not where[0].size:
         return None
     return spread_score(samples[:, *where] / found.unit, found.truth[where] / found.unit)
@@ -383,6 +391,7 @@ def _training_vectors(ranges: Simulation, seed: int, unit: str) -> np.ndarray:
     if isinstance(ranges, PhaseRanges):
         maps = solve_field(seed, ranges).maps
         channels = network_channels(maps, FieldNumbers.measure(maps))
+        # Without what the network sees around the frame, as an image is judged.
         return channel_vectors(channels[:, *inner_frame(maps)].numpy(), unit)
     # The signal of this task is that of every fluorescence task.
     return vectors_of(

@@ -30,7 +30,7 @@ from napari_cvdm.evaluation.resolution import decorrelation
 from napari_cvdm.models.checkpoint import Checkpoint
 
 ENSEMBLES = (4, 8, 16, 32)
-POOLED_PIXELS = 2_000
+POOLED_PIXELS = 2_000  # of a field: all fields are drawn into one figure
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -117,11 +117,13 @@ def evaluate(
             f"samples is {sampling.samples}; at least {ENSEMBLES[0]} are needed to judge a spread. "
             "32 give all figures."
         )
+    # A field is measured as it comes: the samples of many would fill the memory.
     reports, example, left_out, seconds = [], None, 0, 0.0
     for step in reconstruct_pairs(pairs, model, sampling):
         if isinstance(step, Progress):
             yield step
             continue
+        # By the run itself, which does not know how long a pair takes to make.
         seconds += float(step.reconstruction.provenance.timings_s["total"])
         if (report := field_report(step)) is None:
             left_out += 1
@@ -193,6 +195,7 @@ def _accuracies(found: ReconstructedPair) -> dict[str, Accuracy]:
         "mean": accuracy(mean, truth, valid),
         "one sample": accuracy(found.one_sample / unit, truth, valid),
     }
+    # What the result cannot know, a constant or the scale of the truth, is named apart.
     if found.reconstruction.unit == "rad":
         figures["mean, with piston"] = accuracy(mean, found.pair.truth / unit, valid)
     else:
@@ -206,4 +209,4 @@ def _peak_memory_mb() -> float | None:
     except ImportError:  # Windows
         return None
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return most / (1e6 if sys.platform == "darwin" else 1e3)
+    return most / (1e6 if sys.platform == "darwin" else 1e3)  # bytes there, kB elsewhere

@@ -46,10 +46,11 @@ NAMED = {
     DIM: "with down to a tenth of the least light of the training",
     OTHER_OPTICS: "with optics outside those of the training",
 }
+# In steps of 16, as a phase is inverted.
 SMALLEST_FIELD_PX, FIELD_STEP_PX = 32, 16
 # Added to the seed: neither training nor its validation reaches these.
 EVALUATION_SEED, CALIBRATION_SEED = (600_000, 700_000)
-MOST_PIXELS = 20_000
+MOST_PIXELS = 20_000  # of a field: ranks of all samples take time
 Tag = str | float
 Simulation = PhaseRanges | WidefieldRanges
 
@@ -138,6 +139,7 @@ def trained_ranges(card: ModelCard) -> Simulation:
     """The ranges that a model was trained on; those by default where its card does not say."""
     kind = RANGES[card.task]
     known, allowed = card.training.get("simulation") or {}, {entry.name for entry in fields(kind)}
+    # JSON has lists, and a card may be of a version with other ranges.
     values: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list | tuple) else value
         for name, value in known.items()
@@ -169,6 +171,7 @@ def shift_ranges(name: str, ranges: Simulation) -> Simulation:
     ``dim`` has down to a tenth of their least light. ``other-optics`` has planes up to three times
     farther apart, or objectives of up to a quarter less aperture.
     """
+    # Neighbours of the trained ranges, which share no more than their ends.
     if name == DIM:
         return replace(ranges, photons=(ranges.photons[0] / 10, ranges.photons[0]))
     if name == OTHER_OPTICS and isinstance(ranges, PhaseRanges):
@@ -210,6 +213,7 @@ def _phase_pair(ranges: PhaseRanges, seed: int) -> TestPair:
     def draw(
         rng: np.random.Generator, shape: tuple[int, int], within: PhaseRanges, pixel_um: float
     ) -> np.ndarray:
+        # Looked up with a copy, so that the field stays that of its seed.
         kinds.append(OBJECTS[object_kinds(deepcopy(rng))[0]][0].__name__)
         return draw_phase(rng, shape, within, pixel_um)
 
@@ -298,6 +302,7 @@ def _measured_pair(entry: PairEntry, task: str, register: bool) -> TestPair:
     phase = RANGES[task] is PhaseRanges
     known = {name: pair.optics.get(name) for name in OPTICS}
     pixel_um = known.pop("pixel_um")
+    # A phase has a stack of planes, fluorescence the one that there is.
     image = ImageStack(
         array=measured if phase else measured[0],
         axes="PYX" if phase else "YX",
@@ -309,7 +314,7 @@ def _measured_pair(entry: PairEntry, task: str, register: bool) -> TestPair:
         {name: pair.optics[name] for name in ("defocus_um", "condenser_na")} if phase else {}
     )
     request = ReconstructionRequest(image=image, model="", **planes)
-    request.optics_value("pixel_um")
+    request.optics_value("pixel_um")  # an error where nobody states it
     return TestPair(request=request, truth=truth, tags={"structure": entry.view})
 
 
@@ -344,6 +349,7 @@ class ReconstructedPair:
     reconstruction: Reconstruction = field(repr=False)
 
     def __post_init__(self) -> None:
+        # Broadcasting would compare other shapes without an error.
         found, wanted = self.reconstruction.mean.shape, self.pair.truth.shape
         if found != wanted:
             raise RequestError(
@@ -360,6 +366,7 @@ class ReconstructedPair:
         """
         if self.reconstruction.unit == "rad":
             return 1.0
+        # From the image: a classical method estimates no scale.
         request = self.pair.request
         counts, level = above_dark(request.image.frame(())[0], request.background)
         return IntensityScale.fit(counts, level).scale

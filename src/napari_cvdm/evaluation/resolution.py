@@ -33,8 +33,8 @@ from napari_cvdm.simulate.ranges import WidefieldRanges
 from napari_cvdm.simulate.scenes import MARGIN_PX, UPSAMPLING, simulate_widefield
 from napari_cvdm.simulate.structures import splat
 
-RADII, FILTERS, APODISED_PX = 50, 10, 20
-LEAST_PEAK = 1e-3
+RADII, FILTERS, APODISED_PX = 50, 10, 20  # as in casus/pyres, a port to Python
+LEAST_PEAK = 1e-3  # maxima that stand out by less are those of noise
 DIP = 0.81  # Rayleigh's: the middle of two points that are just apart is at 0.81 of them
 SEPARATIONS_UM = (0.06, 0.08, 0.10, 0.12, 0.14, 0.16, 0.18, 0.20, 0.22, 0.24)
 PER_FIELD = 5  # separations, one for each row of pairs
@@ -72,6 +72,7 @@ def decorrelation(image: np.ndarray) -> Decorrelation:
     Descloux, Grussmayer and Radenovic, Nature Methods 16, 918 (2019): the highest peak position
     over a series of high-pass filters.
     """
+    # Faded at its frame, which would be an edge; frequencies are over Nyquist's.
     fade = np.outer(*(tukey(size, min(1.0, 2 * APODISED_PX / size)) for size in image.shape))
     spectrum = np.fft.fft2((image - image.mean(dtype=np.float64)) * fade)
     y, x = (2 * np.fft.fftfreq(size) for size in image.shape)
@@ -79,6 +80,7 @@ def decorrelation(image: np.ndarray) -> Decorrelation:
     plain = decorrelation_curve(spectrum, radius, radii)
     if not np.isfinite(plain).all():
         return Decorrelation(cutoff=0.0, radii=radii, curve=np.zeros(RADII))
+    # Low frequencies outweigh the faint high ones, so they are filtered away step by step.
     curves = [plain]
     for sigma in np.geomspace(2 / max(image.shape) * 4, 0.5, FILTERS):
         filtered = spectrum * (1 - np.exp(-2 * (radius / (2 * sigma)) ** 2))
@@ -94,6 +96,7 @@ def decorrelation_curve(spectrum: np.ndarray, radius: np.ndarray, radii: np.ndar
     has a peak where signal ends and noise begins, and is NaN for an empty image.
     """
     amplitude = np.abs(spectrum)
+    # One pass for all radii: sums of rings, then sums of sums.
     inside = (radius > 0) & (radius <= 1)
     places = np.searchsorted(radii, radius[inside])
     sums, counts = (
@@ -113,6 +116,7 @@ def peak_position(curve: np.ndarray, radii: np.ndarray) -> float:
     """
     position = len(curve) - 1
     while position > 0:
+        # A curve that rises to its end has no maximum there: look before it.
         position = int(np.argmax(curve[: position + 1]))
         if position < len(curve) - 1 and curve[position] - curve[position:].min() > LEAST_PEAK:
             return float(radii[position]) if position > 0 else 0.0
@@ -134,6 +138,7 @@ def resolves_pair(image: np.ndarray, first: np.ndarray, second: np.ndarray) -> n
     one, middle, other = (
         map_coordinates(pixels, place.T, order=1) for place in (first, middles, second)
     )
+    # Where one of them is missing, nothing is resolved.
     fainter = np.minimum(one, other)
     return (fainter > 0) & (middle <= DIP * fainter)
 
@@ -192,6 +197,7 @@ def point_field(
 
     def draw(rng: np.random.Generator, side: int, pixel_um: float) -> Tensor:
         points = _points_um(rng, side * pixel_um, separations_um)
+        # A pixel's centre is half a pixel from its edge; the truth is cut out of a margin.
         places.append(points / pixel_um - 0.5 - UPSAMPLING * MARGIN_PX)
         return splat((points.reshape(-1, 2), np.ones(points.size // 2)), (side, side), pixel_um)
 
@@ -268,6 +274,7 @@ def two_point_resolution(
 
 def _compared_images(found: ReconstructedPair) -> dict[str, np.ndarray]:
     counts, truth = np.asarray(found.pair.request.image.array, np.float64), found.pair.truth
+    # Points are few, so the median is the background.
     above = counts - np.median(counts)
     cubic = resize(above, truth.shape, order=3, mode="edge", anti_aliasing=False)
     return {

@@ -22,9 +22,11 @@ def summary(found: Evaluation) -> dict[str, Any]:
     fields, phase = found.fields, found.model["unit"] == "rad"
     calibrated = [one.calibrated for one in fields if one.calibrated is not None]
     level = found.model["calibration"].get("level")
+    # The time includes fields that were left out.
     seconds = found.seconds / (len(fields) + found.left_out)
     steps = found.sampling.samples * found.sampling.steps
     tags = dict.fromkeys(tag for one in fields for tag in one.tags)
+    # Names and their order are those of the file, which the benchmark reads again.
     values = {
         "model": dict(found.model),
         "set": {
@@ -69,7 +71,7 @@ def plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [plain(one) for one in value]
     if isinstance(value, float | np.floating):
-        return float(value) if isfinite(value) else None
+        return float(value) if isfinite(value) else None  # JSON has no NaN
     return value
 
 
@@ -78,6 +80,7 @@ def _accuracy(fields: Sequence[FieldReport], name: str, phase: bool) -> dict[str
     for figure in FIGURES:
         values = [getattr(one.accuracy[name], figure) for one in fields]
         found[figure] = over_fields([value for value in values if value is not None])
+    # Field by field: simulated fields have different wavelengths.
     for figure in ("rmse", "mae") if phase else ():
         paths_nm = [
             path_nm(getattr(one.accuracy[name], figure), one.wavelength_um)
@@ -103,6 +106,7 @@ def grouped(values: Sequence[Any]) -> dict[str, list[int]]:
     edges = np.unique(np.quantile(known, np.linspace(0, 1, GROUPS + 1)))
     if len(edges) < 2:
         return {f"{edges[0]:.3g}": places}
+    # Half-open, but for the last group, which holds the largest value.
     return {
         f"{low:.3g} to {high:.3g}": [
             n for n in places if low <= values[n] and (values[n] < high or high == edges[-1])
@@ -139,6 +143,7 @@ def _mean_of(figures: Sequence[float | None]) -> float | None:
 
 
 def _spread_skill(scores: Sequence[SpreadScore]) -> float:
+    # Of the sums over all fields: a mean of ratios would be ruled by fields of small error.
     variances, errors = (
         np.array([getattr(one, name) for one in scores]) for name in ("variance", "error")
     )
@@ -155,7 +160,7 @@ def _uncertainty(fields: Sequence[FieldReport], place: int) -> dict[str, Any]:
         "spread_skill": _spread_skill(scores),
         "spread_skill_of_fields": None,
     }
-    if any(one.error for one in scores):
+    if any(one.error for one in scores):  # else all are NaN, of which nanmedian warns
         found["spread_skill_of_fields"] = np.nanmedian([one.ratio for one in scores])
     for name in ("crps", "ause", "auroc"):
         found[name] = over_fields([getattr(one, name) for one in scores])

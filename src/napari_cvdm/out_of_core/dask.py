@@ -32,7 +32,7 @@ LOOPBACK = "127.0.0.1"  # a scheduler runs code for whoever reaches it
 MOST_PROCESSES = 1024
 SCHEMES = ("tcp://", "tls://", "ws://", "wss://")
 WITH_CERTIFICATES = ("tls://", "wss://")
-NAMED_BLOCKS = 5
+NAMED_BLOCKS = 5  # an error is one line
 
 
 class ClusterError(ValueError):
@@ -76,6 +76,7 @@ def opened(spec: TaskSpec) -> tuple[BlockReconstructor, dict[int, Block]]:
 
     ClusterError where this process has another version, another plan or another model.
     """
+    # The version first: an older one may not even read the plan.
     _check("version of napari-cvdm", __version__, spec.version)
     folder = JobFolder(Path(spec.path))
     _check("plan", folder.plan_sha256(), spec.plan_sha256)
@@ -143,7 +144,7 @@ def check_scheduler(where: str) -> None:
     """
     _check_where(where)
     if where.startswith(LOCAL):
-        _distributed()
+        _distributed()  # to start processes now would only cost time
     else:
         with cluster_client(where):
             pass
@@ -161,6 +162,7 @@ def _check_where(where: str) -> None:
 
 def _has_port(where: str) -> bool:
     """Whether an address has a host that may have a name, and a port that is a number."""
+    # dask waits for CONNECT_S where there is no port; idna refuses names that are too long.
     try:
         parts = urlsplit(where)
         return bool((parts.hostname or "").encode("idna") and parts.port) and not parts.path
@@ -190,6 +192,7 @@ def cluster_client(where: str) -> Iterator[Any]:
         ):
             yield client
         return
+    # Without certificates the client of dask fails with a traceback of its own.
     certified = distributed.Security().get_connection_args("client").get("ssl_context")
     if where.startswith(WITH_CERTIFICATES) and certified is None:
         raise ClusterError(
@@ -226,6 +229,7 @@ def _followed(
 ) -> Generator[Progress, None, None]:
     """Submit every block, and wait for all of them; a failed block does not stop the others."""
     each = reconstructor.plan.samples * reconstructor.plan.steps
+    # A key of its own: a scheduler remembers results, and the job may be begun anew.
     key = f"{spec.plan_sha256[:8]}-{time.time_ns()}"
     futures = {
         client.submit(run_task, spec, block.number, key=f"{block.name}-{key}"): block
@@ -235,6 +239,7 @@ def _followed(
     waiting = dict(futures)
     try:
         while waiting:
+            # Polled rather than awaited, so that the job can be cancelled between two looks.
             ended = [future for future in waiting if future.status != "pending"]
             lost = False
             for future in ended:
@@ -254,6 +259,7 @@ def _followed(
             )
             time.sleep(0 if ended else POLL_S)
     finally:
+        # A scheduler that went away answers nobody.
         if client.status == "running":
             client.cancel(list(waiting))
     if failed:

@@ -33,7 +33,7 @@ from napari_cvdm.tasks import (
 )
 from napari_cvdm.tasks.task import LARGEST_SAMPLE_PX, fitting
 
-BAND_PX = 1 << 23
+BAND_PX = 1 << 23  # 32 MiB of float32
 BOXES = "measured"
 Box = tuple[slice, slice]
 SURVEYED_BLOCKS = 16
@@ -58,6 +58,7 @@ def sample_plane(
     rows, columns = sampled_lines(shape[0], shape[1]), sampled_lines(shape[1], shape[0])
     kept, known, total, count, low, high = [], [], 0.0, 0, np.inf, -np.inf
     seen_rows, seen_columns, not_zero = [], np.zeros(shape[1], bool), 0
+    # Whole chunks, so that none is read and unpacked twice.
     chunks = getattr(image.array, "chunksize", None)
     for band in bands(shape, int(chunks[-2]) if chunks else 1):
         pixels = window_of(_one_plane(image, plane), frame, band, slice(0, shape[1]))[0]
@@ -80,6 +81,7 @@ def sample_plane(
             f"{image.source}: plane {plane + 1} of frame {frame} is constant (every measured pixel "
             f"is {low:g}); give an image with something in it."
         )
+    # The border is known only now, so the sample was taken with it.
     sample, where = np.concatenate(kept), np.concatenate(known)
     whole = len(rows) == shape[0] and len(columns) == shape[1]
     box: Box = (slice(0, shape[0]), slice(0, shape[1]))
@@ -90,6 +92,7 @@ def sample_plane(
         rest = SampledPlane(pixels=np.where(within, sample, np.nan), whole=whole, mean=0.0)
         if is_far_from_zero(rest.pixels, rest.noise_sigma()):
             box, where = inner, within
+            # Zeros of the border were counted, and added nothing to the total.
             count -= shape[0] * shape[1] - math.prod(one.stop - one.start for one in border)
     drawn = np.where(where, sample, np.nan).astype(np.float64)
     if not isinstance(background, str):
@@ -168,6 +171,7 @@ def measure_frame_statistics(
 ) -> "Generator[str, None, BorderedBlocks]":
     """The numbers of one frame that must be global, but for the rate of the networks."""
     if not isinstance(plan.background, str):
+        # Its shape and pixels are checked against a view of one zero, which needs no memory.
         shape = (plan.image.planes or 1, *layout.shape)
         fitting(plan.background, np.broadcast_to(np.float32(0), shape))
     frame = layout.frames[frame_number]
@@ -256,6 +260,7 @@ def begin_block(
         background = background[(..., *block.window)]
     first = block.rows.read_start, block.columns.read_start
     prepared = yield from blocks.prepare(pixels, background, first)
+    # A part begins on the network's own grid, or the pixels would depend on the blocks.
     step = network.config.condition_fold * network.config.alignment
     prepared = prepared.within(block.core, step, surroundings)
     place = FrameIndex(block.frame, block.frame_number, block.frame_number + 1)

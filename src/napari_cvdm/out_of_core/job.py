@@ -67,8 +67,10 @@ class BlockJob:
                     f"{name} is {getattr(self.request, name)}; it cannot be had block by block. "
                     "Leave it out, or give a folder with --out."
                 )
+        # Nor may an input be the folder in which the result grows.
         for out in (self.out, growing_path(self.out)):
             check_no_overlap(out, self.inputs)
+        # A block of a wrong size is said before the image is read.
         try:
             self.layout()
         except ValueError as error:
@@ -76,10 +78,11 @@ class BlockJob:
 
     def state_of_inputs(self) -> str:
         """Fingerprint of size and time of change of every input; pixels are not read."""
+        # It is asked for before and after every block.
         found = []
         for path in map(Path, self.inputs):
             for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
-                entry = file.stat() if file.exists() else None
+                entry = file.stat() if file.exists() else None  # a missing one is a change, too
                 found.append((str(file), entry and (entry.st_size, entry.st_mtime_ns)))
         return hashlib.sha256(repr(found).encode("utf-8", "surrogateescape")).hexdigest()
 
@@ -145,6 +148,7 @@ def open_job(
     named = [files["options"]["psf"]] if psf else []
     named += [files["background"]] if has_blank else []
     check_no_overlap(out, [files["model"]] if overwrite else [])
+    # JSON has lists where a request has tuples.
     known: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value for name, value in options.items()
     }

@@ -122,6 +122,7 @@ class BlockReconstructor:
         self.task = task_of(model.card)
         self.plan = resolve(job.request, self.task, begun)
         self.layout = job.layout(self.task.context_px)
+        # A copy: a model that was loaded once stays on the CPU, for others.
         self._network = channels_last(deepcopy(model.network), torch.device(self.plan.device))
         self._usable = not far_from_training(self.plan, model.card)
         self._surveys: dict[int, tuple[GlobalStatistics, float]] = {}
@@ -205,11 +206,13 @@ class BlockReconstructor:
             "frame": block.frame_number,
             "estimated": dict(frame.prepared.estimated),
         }
+        # Last: a marker on the disk says that the chunks are there, too.
         self.folder.mark(block.name, said)
         return said
 
     def _survey_of(self, frame_number: int) -> tuple[GlobalStatistics, float]:
         if frame_number not in self._surveys:
+            # One frame is kept: blocks come frame by frame.
             self._surveys = {frame_number: load_numbers(self.numbers_path(frame_number), self.task)}
         return self._surveys[frame_number]
 
@@ -217,6 +220,7 @@ class BlockReconstructor:
         open_level(self.folder.path, name)[(*index, *block.written(self.task.upsampling))] = pixels
 
 
+# Carries out the blocks that are left, here or on a cluster; counts network evaluations.
 Executor = Callable[[BlockReconstructor, Sequence[Block]], Generator[Progress, None, None]]
 
 
@@ -229,6 +233,7 @@ def run_serial(
         for step in reconstructor.run_block(block):
             yield Progress(
                 stage=f"block {number + 1} of {len(left)}, {step.stage}",
+                # A block counts the frames before its own as done.
                 done=number * each + step.done - block.frame_number * each,
                 total=len(left) * each,
             )
@@ -260,11 +265,12 @@ def reconstruct_by_blocks(
     left = [block for block in layout.blocks() if block.name not in done]
     yield from executor(reconstructor, left)
     images, grid = images_of(plan, task), grid_of(plan, task, layout)
+    # Now only: a block is a part of a coarse chunk, and a chunk has one writer.
     for image in images:
         build_pyramid(folder.path, image, grid)
     record = provenance_of(plan, model, folder, job, layout, time.perf_counter() - started)
     text = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
-    folder.write(PROVENANCE, text.encode("utf-8", "replace"))
+    folder.write(PROVENANCE, text.encode("utf-8", "replace"))  # a name of a file need not be text
     finish_job(folder, job.out, job.overwrite)
     earlier, names = layout.count - len(left), tuple(image.name for image in images)
     return BlockResult(
@@ -366,6 +372,7 @@ def images_of(plan: Plan, task: Task) -> tuple[GridImage, ...]:
     RequestError for axes that NGFF cannot hold.
     """
     image, letters = plan.image, list(plan.image.loop_axes)
+    # NGFF has one axis that is neither time nor space, and samples take it.
     others = [axis for axis in letters if axis not in "TZ"]
     if (
         len(others) > 1
@@ -421,6 +428,7 @@ def provenance_of(
     The blocks are not checked against the measured image.
     """
     marks = folder.marks()
+    # The blocks of a frame share the numbers.
     estimated = {said["frame"]: said["estimated"] for said in marks.values()}
     frames = [estimated[number] for number in sorted(estimated)]
     warnings = _warnings(plan, model, marks, layout, frames)
@@ -435,6 +443,7 @@ def provenance_of(
         seconds,
     )
     task = task_of(model.card)
+    # Each reason once, the gravest first.
     grave = (*optics_warnings(plan, model.card), *contradicted(plan))
     guesses = guessed(plan, task.unit, frames)
     flag = quality_flag(

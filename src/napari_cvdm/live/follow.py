@@ -136,15 +136,15 @@ def follow(
             reconstruction = yield from reconstruct(
                 replace(template, image=image), model, check=False
             )
-        except ValueError as error:
+        except ValueError as error:  # a bad frame; any other error ends the run
             skipped += 1
             yield SkippedFrame(number=item.number, reason=str(error))
             continue
         except GeneratorExit:
-            source.drop()
+            source.drop()  # every frame counts as done, skipped or dropped
             raise
         done += 1
-        ends.append(time.monotonic())
+        ends.append(time.monotonic())  # a clock that nobody sets
         elapsed = ends[-1] - ends[0]
         yield LiveFrame(
             number=item.number,

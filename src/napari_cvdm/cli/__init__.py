@@ -27,18 +27,11 @@ MODULES = {"export": "models", "benchmark": "evaluate", "plan": "measure"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command.
+    """Run one command by the words after the program's name, or by those of the process.
 
-    Parameters
-    ----------
-    argv : sequence of str, optional
-        Arguments after the program's name; those of the process when left out.
-
-    Returns
-    -------
-    int
-        0 on success. 2 on bad input, with one line on stderr that says what was given, what is
-        allowed and what to try. 130 when interrupted. With 2 and 130, no result is left behind.
+    The result is 0 on success. It is 2 on bad input, with one line on stderr that says what was
+    given, what is allowed and what to try. It is 130 when interrupted. With 2 and 130, no result is
+    left behind.
     """
     # Only as a program: a caller with arguments of its own keeps its streams.
     if argv is None:

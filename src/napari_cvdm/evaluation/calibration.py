@@ -86,16 +86,10 @@ class Calibration:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Scores:
-    """Errors over spread of the fields of a set.
+    """Errors over spread of the fields of a set, which `set` describes.
 
-    Parameters
-    ----------
-    set : str
-        In words.
-    fields : tuple of ndarray of shape (n,)
-        abs(error) / max(spread, floor) of each field's pixels that can be trusted.
-    left_out : int
-        Fields without such a pixel.
+    `fields` has abs(error) / max(spread, floor) of each field's pixels that can be trusted, shape
+    (n,). `left_out` fields have no such pixel.
     """
 
     set: str

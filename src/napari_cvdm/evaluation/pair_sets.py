@@ -59,14 +59,9 @@ Simulation = PhaseRanges | WidefieldRanges
 class TestPair:
     """A request, and what its result ought to be.
 
-    Parameters
-    ----------
-    request : ReconstructionRequest
-        With the optics that are known; whoever evaluates replaces its samples, steps and seed.
-    truth : ndarray of shape (uY, uX)
-        On the grid of the result and in its unit; phase without its mean.
-    tags : mapping of str to str or float
-        What results are grouped by: structure, photons, dz_um, na, ...
+    The request has the optics that are known; whoever evaluates replaces samples, steps and seed.
+    The truth (uY, uX) has the grid and the unit of the result; a phase is without its mean. Results
+    are grouped by tags: structure, photons, dz_um, na, ...
     """
 
     request: ReconstructionRequest
@@ -107,18 +102,10 @@ class PairSelection:
 
 
 def pair_set(name: str, card: ModelCard, choice: PairSelection) -> PairSet:
-    """The set of a name, or of a folder.
+    """The set of a name, or of a folder; RequestError for neither, or a folder without pairs.
 
-    Parameters
-    ----------
-    name : str
-        ``simulation`` gives fresh fields of the ranges that the model was trained on. ``dim`` and
-        ``other-optics`` give fields outside them. Any other name is a folder.
-
-    Raises
-    ------
-    RequestError
-        Neither, or a folder without pairs.
+    ``simulation`` gives fresh fields of the ranges that the model was trained on. ``dim`` and
+    ``other-optics`` give fields outside them. Any other name is a folder.
     """
     if name in NAMED:
         if choice.fields < 1:

@@ -127,12 +127,8 @@ def peak_position(curve: np.ndarray, radii: np.ndarray) -> float:
 def resolves_pair(image: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """Whether two points are resolved: the middle is at most 0.81 of the fainter one.
 
-    Parameters
-    ----------
-    image : ndarray of shape (Y, X)
-        Above its background.
-    first, second : ndarray of shape (P, 2)
-        Places of the two points of each pair (y, x) [px of the image].
+    `image` (Y, X) is above its background. `first` and `second` are the places (y, x) of the two
+    points of each pair [px of the image], shape (P, 2).
     """
     pixels, middles = image.astype(np.float64), (first + second) / 2
     one, middle, other = (
@@ -229,12 +225,8 @@ def two_point_resolution(
 ) -> Generator[Progress, None, TwoPoints]:
     """Reconstruct fields of point pairs, and look which are seen as two.
 
-    Parameters
-    ----------
-    sampling : Sampling
-        At most MOST_SAMPLES are drawn.
-    fields : int
-        For each five separations; five pairs in each.
+    For each five separations there are so many `fields`, with five pairs of each. At most
+    MOST_SAMPLES are drawn.
     """
     ranges = trained_ranges(model.card)
     if not isinstance(ranges, WidefieldRanges):

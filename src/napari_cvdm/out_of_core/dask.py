@@ -103,26 +103,18 @@ def run_task(spec: TaskSpec, number: int) -> dict[str, Any]:
 
 
 def on_cluster(where: str) -> Executor:
-    """An executor that runs blocks on a cluster.
+    """An executor for `run.reconstruct_by_blocks` that runs blocks on a cluster.
 
-    Parameters
-    ----------
-    where : str
-        ``local:N`` for N processes of this machine, or ``tcp://host:port`` of a scheduler;
-        RequestError where it is neither.
-
-    Returns
-    -------
-    callable
-        For `run.reconstruct_by_blocks`. It raises ClusterError where blocks failed, or where the
-        scheduler went away.
+    `where` is ``local:N`` for N processes of this machine, or ``tcp://host:port`` of a scheduler;
+    RequestError where it is neither. The executor raises ClusterError where blocks failed, or where
+    the scheduler went away.
     """
     _check_where(where)
 
-    def make_executor(
+    def run_blocks(
         reconstructor: BlockReconstructor, left: Sequence[Block]
     ) -> Generator[Progress, None, None]:
-        if not left:
+        if not left:  # a complete job starts no process
             return
         each = reconstructor.plan.samples * reconstructor.plan.steps
         yield Progress(
@@ -133,7 +125,7 @@ def on_cluster(where: str) -> Executor:
         with cluster_client(where) as client:
             yield from _followed(client, task_spec_of(reconstructor), reconstructor, left)
 
-    return make_executor
+    return run_blocks
 
 
 def check_scheduler(where: str) -> None:

@@ -99,14 +99,8 @@ class BlockResult:
 class BlockReconstructor:
     """Reconstructs and writes single blocks of one job; one for each process.
 
-    Parameters
-    ----------
-    path : Path
-        The folder that grows.
-    begun : mapping, optional
-        Settings of the same job that was begun before.
-    inputs : str, optional
-        State of the inputs when the job was planned; that of now if left out.
+    The job grows in the folder `path`. `begun` has the settings of the same job that was begun
+    before. `inputs` is the state of the inputs when it was planned, else that of now.
     """
 
     def __init__(

@@ -267,7 +267,9 @@ def calibrate_frame(
     )
     if sampling.samples < 2:
         raise RequestError("the result has one sample, and so no spread; add samples first.")
-    error, spread, valid = frame.mean.astype(np.float64) - truth, frame.spread, frame.valid
+    error, spread = frame.mean.astype(np.float64) - truth, frame.spread
+    # A pixel of unknown truth would count as one without an error.
+    valid = frame.valid & np.isfinite(error)
     if phase and valid.any():
         error -= error[valid].mean()  # planes determine no absolute phase
     sides = ([slice(at, at + BLOCK_PX) for at in range(0, size, BLOCK_PX)] for size in error.shape)

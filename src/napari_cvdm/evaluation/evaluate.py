@@ -182,7 +182,8 @@ def field_report(found: ReconstructedPair) -> FieldReport | None:
             name: decorrelation(image).resolution_um(result.pixel_um)
             for name, image in images.items()
         },
-        pooled=np.stack([spread, error])[:, :POOLED_PIXELS],
+        # Evenly drawn: pixels of a small field come row by row.
+        pooled=np.stack([spread, error])[:, :: -(-spread.size // POOLED_PIXELS)],
         removal=np.stack([sparsification(spread, error), sparsification(error, error)]),
         wavelength_um=found.pair.request.known_optics("wavelength_um"),
     )

@@ -112,7 +112,8 @@ def handle_termination() -> Iterator[None]:
         yield
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler)
+            # None of a handler that a program in C had set, which Python cannot set again.
+            signal.signal(number, handler or signal.SIG_DFL)
 
 
 def describe_os_error(error: OSError) -> str:

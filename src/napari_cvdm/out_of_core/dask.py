@@ -76,7 +76,7 @@ def opened(spec: TaskSpec) -> tuple[BlockReconstructor, dict[int, Block]]:
 
     ClusterError where this process has another version, another plan or another model.
     """
-    # The version first: an older one may not even read the plan.
+    # The version first: the rest is read as this version writes it.
     _check("version of napari-cvdm", __version__, spec.version)
     folder = JobFolder(Path(spec.path))
     _check("plan", folder.plan_sha256(), spec.plan_sha256)

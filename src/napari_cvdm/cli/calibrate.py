@@ -72,6 +72,7 @@ def _check_options(arguments: Namespace) -> None:
         if arguments.held_out is not None:
             raise UsageError("--held-out is for --distribution; leave it out, or add that option.")
         return
+    # Each changes the factor alone, so it would have no effect.
     factor_only = {
         "--set": arguments.set != SIMULATION,
         "--noise-scales": arguments.noise_scales is not None,
@@ -101,7 +102,7 @@ def _card_folder(arguments: Namespace) -> Iterator[tuple[Path, Checkpoint]]:
     model = load_model(arguments.model)
     check_inputs_stay(arguments, [arguments.model])
     with output_folder(arguments.out, arguments.overwrite, sign=CARD) as work:
-        shutil.copy(source / WEIGHTS, work / WEIGHTS)
+        shutil.copy(source / WEIGHTS, work / WEIGHTS)  # the card alone is new
         yield work, model
 
 

@@ -187,6 +187,7 @@ def simulated_pairs(
             f"task {ranges.task!r} has no simulated pairs; phase-2shot, widefield-x2 and denoise "
             "have. Give a folder with the folders measured and truth."
         )
+    # Numbered as the fields of a training, whose seeds stay below.
     return PairSet(
         name=name,
         description=f"{count} simulated fields of {side} px, {NAMED[name]}, seed {first_seed}",
@@ -209,7 +210,7 @@ def _phase_pair(ranges: PhaseRanges, seed: int) -> TestPair:
         image=_stack(pair.planes, "PYX", pair.microscope),
         model="",
         defocus_um=pair.defocus_um,
-        condenser_na=pair.condenser_na or None,
+        condenser_na=pair.condenser_na or None,  # coherent light
     )
     dz_um = pair.defocus_um[-1] - pair.defocus_um[0]
     tags = _tags(kinds[0], pair.microscope, pair.photons, dz_um=dz_um)

@@ -34,7 +34,7 @@ from napari_cvdm.tasks import (
 from napari_cvdm.tasks.task import LARGEST_SAMPLE_PX, fitting
 
 BAND_PX = 1 << 23  # 32 MiB of float32
-BOXES = "measured"
+BOXES = "measured"  # beside the names of a task's own numbers
 Box = tuple[slice, slice]
 SURVEYED_BLOCKS = 16
 
@@ -67,6 +67,7 @@ def sample_plane(
         seen = pixels[measured]
         if seen.size:
             low, high = min(low, seen.min()), max(high, seen.max())
+            # In float64: a plane has too many counts for the digits of float32.
             total, count = total + float(seen.sum(dtype=np.float64)), count + seen.size
         has_light = pixels != 0
         seen_rows.append(has_light.any(axis=1))
@@ -117,6 +118,7 @@ def without_border(pixels: np.ndarray, boxes: Sequence[Box], first: tuple[int, i
         start + np.arange(size) for start, size in zip(first, pixels.shape[1:], strict=True)
     )
     inside = np.stack([in_box(box, rows, columns) for box in boxes])
+    # Most parts touch no border, and are not copied.
     return pixels if inside.all() else np.where(inside, pixels, np.nan)
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import tifffile
 
-from napari_cvdm.cli import main, progress, train
+from napari_cvdm.cli import handle_termination, main, progress, train
 from napari_cvdm.cli.progress import with_bar
 from napari_cvdm.core.result import Progress
 from napari_cvdm.io import read_image
@@ -392,6 +392,17 @@ def test_a_schedulers_signal_cleans_up_as_ctrl_c_does(
     assert list(tmp_path.iterdir()) == []
     assert signal.getsignal(getattr(signal, name)) == before
     assert "stopped" in capfd.readouterr().err
+
+
+def test_a_handler_that_python_does_not_know_ends_no_command(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As in a program that embeds Python: signal.signal returns None then, and takes none."""
+    handlers = []
+    monkeypatch.setattr(signal, "signal", lambda number, handler: handlers.append(handler))
+    with handle_termination():
+        count = len(handlers)
+    assert handlers[count:] == [signal.SIG_DFL] * count
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full there")

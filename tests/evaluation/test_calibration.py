@@ -292,3 +292,28 @@ def test_a_result_with_a_truth_is_calibrated_by_its_blocks():
     )  # one block more counts as wrong
     with pytest.raises(RequestError, match="on the grid"):
         drained(calibrate_frame(frame, truth[1:], {"samples": 8}, "truth", phase=True))
+
+
+@pytest.mark.parametrize("phase", [False, True])
+def test_pixels_of_unknown_truth_are_as_pixels_that_are_not_valid(phase):
+    rng = np.random.default_rng(5)
+    spread, truth = rng.uniform(0.5, 2, (160, 160)), rng.normal(size=(160, 160))
+    mean, known = truth + spread * rng.normal(size=truth.shape), np.ones(truth.shape, bool)
+    known[:50, :70] = False
+    how = {"samples": 8, "steps": 10, "sampler": "sde-2m"}
+    found = [
+        drained(
+            calibrate_frame(
+                ResultFrame(mean=mean, spread=spread, rate=spread, valid=valid),
+                given_truth,
+                how,
+                "truth",
+                phase=phase,
+            )
+        )
+        for valid, given_truth in (
+            (known, truth),
+            (np.ones(truth.shape, bool), np.where(known, truth, np.nan)),
+        )
+    ]
+    assert found[0] == found[1]

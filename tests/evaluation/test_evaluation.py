@@ -14,6 +14,7 @@ from napari_cvdm.cli import evaluate as evaluating
 from napari_cvdm.cli import main
 from napari_cvdm.core.request import RequestError
 from napari_cvdm.evaluation import pair_sets
+from napari_cvdm.evaluation.evaluate import POOLED_PIXELS, field_report
 from napari_cvdm.evaluation.metrics import (
     LEVELS,
     accuracy,
@@ -372,3 +373,18 @@ def test_errors_of_a_classical_method_have_the_unit_of_a_models(tiny_widefield_m
     assert first.reconstruction.provenance.estimated["frames"][0][
         "intensity_scale"
     ] == pytest.approx(units[0])
+
+
+def test_curves_show_pixels_of_the_whole_field(tiny_denoising_model):
+    model = load_checkpoint(tiny_denoising_model)
+    pairs = pair_set("simulation", model.card, PairSelection(fields=1, field_px=96))
+    (found,) = [
+        step
+        for step in reconstruct_pairs(pairs, model, Sampling(samples=4, steps=1, device="cpu"))
+        if isinstance(step, ReconstructedPair)
+    ]
+    rows, columns = found.pixels()
+    spread = found.reconstruction.std[rows, columns] / found.unit
+    pooled = field_report(found).pooled[0]
+    assert pooled.size <= POOLED_PIXELS < spread.size
+    assert np.isin(pooled, spread[rows >= 48]).mean() == pytest.approx(0.5, abs=0.1)

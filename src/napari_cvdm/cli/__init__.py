@@ -20,26 +20,20 @@ from typing import Any
 from napari_cvdm.cli.options import build_parser
 
 PROGRAM = "napari-cvdm"
-BAD_INPUT = 2
-INTERRUPTED = 130
+BAD_INPUT = 2  # as argparse ends where words make no command
+INTERRUPTED = 130  # 128 and the number of SIGINT, as a shell says it
 # Commands whose module has another name.
 MODULES = {"export": "models", "benchmark": "evaluate", "plan": "measure"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command.
+    """Run one command by the words after the program's name, or by those of the process.
 
-    Parameters
-    ----------
-    argv : sequence of str, optional
-        Arguments after the program's name; those of the process when left out.
-
-    Returns
-    -------
-    int
-        0 on success. 2 on bad input, with one line on stderr that says what was given, what is
-        allowed and what to try. 130 when interrupted. With 2 and 130, no result is left behind.
+    The result is 0 on success. It is 2 on bad input, with one line on stderr that says what was
+    given, what is allowed and what to try. It is 130 when interrupted. With 2 and 130, no result is
+    left behind.
     """
+    # Only as a program: a caller with arguments of its own keeps its streams.
     if argv is None:
         replace_streams()
     try:
@@ -59,6 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _say("error", describe_os_error(error))
         return BAD_INPUT
     except (RuntimeError, MemoryError) as error:
+        # It brings torch, which reports a full memory as a RuntimeError.
         from napari_cvdm.core.device import out_of_memory
 
         if not out_of_memory(error):
@@ -80,7 +75,7 @@ class UnreadFile(io.FileIO):
         try:
             return super().write(data) or 0
         except OSError:
-            return len(data)
+            return len(data)  # less, and the buffer above would try again
 
 
 def replace_streams() -> None:
@@ -96,8 +91,8 @@ def replace_streams() -> None:
         stream = io.TextIOWrapper(
             io.BufferedWriter(UnreadFile(number, "w", closefd=False)),
             encoding=before.encoding if before else "utf-8",
-            errors="backslashreplace",
-            line_buffering=number == 2 or os.isatty(number),
+            errors="backslashreplace",  # a file name may have no encoding
+            line_buffering=number == 2 or os.isatty(number),  # as Python does it
         )
         setattr(sys, name, stream)
 
@@ -109,17 +104,16 @@ def handle_termination() -> Iterator[None]:
     def interrupt(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
+    # Python allows handlers in the main thread only, and Windows has no SIGHUP.
     names = ("SIGTERM", "SIGHUP") if current_thread() is main_thread() else ()
-    before = {
-        name: signal.signal(getattr(signal, name), interrupt)
-        for name in names
-        if hasattr(signal, name)
-    }
+    numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
+    before = {number: signal.signal(number, interrupt) for number in numbers}
     try:
         yield
     finally:
-        for name, handler in before.items():
-            signal.signal(getattr(signal, name), handler)
+        for number, handler in before.items():
+            # None of a handler that a program in C had set, which Python cannot set again.
+            signal.signal(number, handler or signal.SIG_DFL)
 
 
 def describe_os_error(error: OSError) -> str:
@@ -137,6 +131,7 @@ def check_inputs_stay(arguments: Namespace, paths: Iterable[str]) -> None:
     """Raise ValueError if --overwrite would replace an input file or model."""
     from napari_cvdm.io.folders import check_no_overlap
 
+    # Names that do not exist are refused later, where they are read.
     if arguments.overwrite:
         check_no_overlap(arguments.out, filter(os.path.lexists, paths))
 
@@ -147,7 +142,6 @@ def say_done(message: str) -> None:
 
 
 def _say(kind: str, message: str) -> None:
-    line = "".join(
-        " " if unicodedata.category(letter) == "Cc" else letter for letter in message
-    ).strip()
-    print(f"{PROGRAM}: {kind}: {line}", file=sys.stderr)
+    # A name of a file may hold line breaks and escape codes; an error is one line.
+    letters = (" " if unicodedata.category(letter) == "Cc" else letter for letter in message)
+    print(f"{PROGRAM}: {kind}: {''.join(letters).strip()}", file=sys.stderr)

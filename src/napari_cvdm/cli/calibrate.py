@@ -54,8 +54,9 @@ def run_calibrate(arguments: Namespace) -> None:
     if arguments.distribution:
         _write_distribution(arguments)
         return
-    with _card_folder(arguments) as (folder, model):
-        begun, model = model, rescaled(arguments, model)
+    with _card_folder(arguments) as (folder, begun):
+        # First: the factor is that of samples with the chosen noise.
+        model = rescaled(arguments, begun)
         pairs = set_of(arguments, arguments.set, model.card, CALIBRATION_SEED)
         scores = with_bar(scores_of(pairs, model, sampling_of(arguments)), "calibrating")
         calibration = fitted(scores, arguments.level)
@@ -71,6 +72,7 @@ def _check_options(arguments: Namespace) -> None:
         if arguments.held_out is not None:
             raise UsageError("--held-out is for --distribution; leave it out, or add that option.")
         return
+    # Each changes the factor alone, so it would have no effect.
     factor_only = {
         "--set": arguments.set != SIMULATION,
         "--noise-scales": arguments.noise_scales is not None,
@@ -93,18 +95,20 @@ def _card_folder(arguments: Namespace) -> Iterator[tuple[Path, Checkpoint]]:
     source = model_folder(arguments.model)
     if arguments.in_place:
         with sole_writer(source):
+            # Those of killed runs; the manifest is written in a folder below.
             clear_leftovers(source, LEFTOVERS_BELOW)
             yield source, load_model(arguments.model)
         return
     model = load_model(arguments.model)
     check_inputs_stay(arguments, [arguments.model])
     with output_folder(arguments.out, arguments.overwrite, sign=CARD) as work:
-        shutil.copy(source / WEIGHTS, work / WEIGHTS)
+        shutil.copy(source / WEIGHTS, work / WEIGHTS)  # the card alone is new
         yield work, model
 
 
 def _write_card(arguments: Namespace, folder: Path, model: Checkpoint, card: ModelCard) -> None:
     """Write a card that was fitted on a model; CheckpointError if the model changed meanwhile."""
+    # The model may have changed on the disk during the fit, which takes minutes.
     now = load_model(arguments.model)
     if now is not model and (now.sha256, now.card) != (model.sha256, model.card):
         raise CheckpointError(
@@ -129,6 +133,7 @@ def _write_distribution(arguments: Namespace) -> None:
         first_seed = DISTRIBUTION_SEED + arguments.seed * SEED_STRIDE
         work = fit_distribution(model.card, fields, held_out, first_seed, arguments.field_px)
         found = with_bar(work, "describing the training")
+        # From these anybody can make the same fields again.
         made = {
             "fields": fields,
             "held_out": held_out,
@@ -164,9 +169,8 @@ def rescaled(arguments: Namespace, model: Checkpoint) -> Checkpoint:
 
 def sentence(calibration: Calibration, scores: Scores) -> str:
     """What was fitted, in one sentence."""
-    left_out = (
-        f" ({scores.left_out} more had no pixel that can be trusted)" if scores.left_out else ""
-    )
+    count = scores.left_out
+    left_out = f" ({count} more had no pixel that can be trusted)" if count else ""
     return (
         f"{calibration.level:.0%} of the errors are below {calibration.factor:g} times the spread "
         f"of {calibration.samples} samples at {calibration.steps} steps; fitted on "
@@ -187,6 +191,7 @@ def checked(
         left_out = f"each field by the factor of the others: {shares(found)}"
     if arguments.set not in NAMED or arguments.check == 0:
         return left_out
+    # Measured pairs were all fitted on, and only a simulation makes new ones.
     pairs = set_of(arguments, arguments.set, model.card, EVALUATION_SEED, arguments.check)
     fresh = with_bar(scores_of(pairs, model, sampling_of(arguments)), "checking")
     return (

@@ -78,12 +78,13 @@ def run_demo(arguments: Namespace) -> None:
         for sample in sample_images(arguments.samples):
             name = sample.request.model
             image = {"image": str(out / INPUTS / f"{name}.ome.tif")}
+            # --overwrite, since this run leaves its result there.
             command = [*command_words(sample.request, image, str(out / name)), "--overwrite"]
             names.append(_reconstruct_sample(sample, command, work, out))
             commands.append(shlex.join(command))
-        (work / COMMANDS).write_text(
-            "\n".join(commands) + "\n", encoding="utf-8", errors="surrogateescape"
-        )
+        text = "\n".join(commands) + "\n"
+        # A path need not be text; its bytes are kept, so that the commands work.
+        (work / COMMANDS).write_text(text, encoding="utf-8", errors="surrogateescape")
     say_done(f"{arguments.out}: {', '.join(names)}, folders of TIFFs beside them, and {COMMANDS}")
 
 
@@ -92,25 +93,17 @@ def _reconstruct_sample(sample: Sample, command: list[str], work: Path, out: Pat
 
     The files lie in `work`, which will be renamed to `out`.
     """
-    request, image = sample.request, sample.request.image
-    folder = work / request.model
-    folder.mkdir()
-    write_image(
-        work / INPUTS / f"{request.model}.ome.tif",
-        image.array,
-        axes=image.axes,
-        pixel_um=image.pixel_um,
-        unit="counts",
-        name="input",
-    )
+    name, image = sample.request.model, sample.request.image
+    (work / name).mkdir()
+    path, um = work / INPUTS / f"{name}.ome.tif", image.pixel_um
+    write_image(path, image.array, axes=image.axes, pixel_um=um, unit="counts", name="input")
+    # Parsed, so that the printed command is the one that made the result.
+    arguments = build_parser().parse_args(command[1:])
     reconstruction, _ = reconstruct_into(
-        folder,
-        build_parser().parse_args(command[1:]),
-        lambda path: work / Path(path).relative_to(out),
+        work / name, arguments, lambda path: work / Path(path).relative_to(out)
     )
-    picture = f"{request.model}.png"
-    draw_panels(work / picture, sample.title, panels(image, reconstruction, sample.truth))
-    return picture
+    draw_panels(work / f"{name}.png", sample.title, panels(image, reconstruction, sample.truth))
+    return f"{name}.png"
 
 
 def panels(image: ImageStack, reconstruction: Reconstruction, truth: np.ndarray) -> list[Panel]:
@@ -124,32 +117,17 @@ def panels(image: ImageStack, reconstruction: Reconstruction, truth: np.ndarray)
     error = np.abs(mean - truth)
     low, high = np.percentile(np.stack([mean, truth]), (0.5, 99.8))
     limits = (float(low), float(high))
+    # The spread is drawn on the scale of the error, so that both can be compared.
     spread = (0.0, float(np.percentile(error[reconstruction.valid], 99.5)))
     colours = "viridis" if phase else "magma"
-    given = Panel(
-        title="input, first of two planes" if phase else "input",
-        pixels=image.array[0] if "P" in image.axes else image.array,
-        unit="counts",
-        pixel_um=reconstruction.pixel_um * reconstruction.upsampling,
-        colormap="gray",
-    )
+    um, rate, std = reconstruction.pixel_um, reconstruction.rate, reconstruction.std
+    given = image.array[0] if "P" in image.axes else image.array
+    title = "input, first of two planes" if phase else "input"
     return [
-        given,
-        *(
-            Panel(
-                title=title,
-                pixels=pixels,
-                unit=unit if ends else "λ, dimensionless",
-                pixel_um=reconstruction.pixel_um,
-                colormap=colormap,
-                limits=ends,
-            )
-            for title, pixels, colormap, ends in (
-                ("mean of the posterior samples", mean, colours, limits),
-                ("simulated truth", truth, colours, limits),
-                ("learned noise-rate map", reconstruction.rate, "cividis", None),
-                ("standard deviation of the samples", reconstruction.std, "inferno", spread),
-                ("distance of the mean from the truth", error, "inferno", spread),
-            )
-        ),
+        Panel(title, given, "counts", um * reconstruction.upsampling, "gray"),
+        Panel("mean of the posterior samples", mean, unit, um, colours, limits),
+        Panel("simulated truth", truth, unit, um, colours, limits),
+        Panel("learned noise-rate map", rate, "λ, dimensionless", um, "cividis"),
+        Panel("standard deviation of the samples", std, unit, um, "inferno", spread),
+        Panel("distance of the mean from the truth", error, unit, um, "inferno", spread),
     ]

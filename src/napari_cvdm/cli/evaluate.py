@@ -20,6 +20,7 @@ from napari_cvdm.cli.figures import draw_evaluation
 from napari_cvdm.cli.progress import with_bar
 from napari_cvdm.core.request import OPTICS, RequestError
 from napari_cvdm.evaluation.evaluate import evaluate
+from napari_cvdm.evaluation.metrics import LEVELS
 from napari_cvdm.evaluation.pair_sets import (
     EVALUATION_SEED,
     SIMULATION,
@@ -38,7 +39,7 @@ from napari_cvdm.models.registry import shipped_models
 from napari_cvdm.reconstruction.methods import load_method
 
 METRICS, TABLE = "metrics.json", "table.md"
-POINTS_FOR = "widefield-x2"
+POINTS_FOR = "widefield-x2"  # which points can be told apart is a question to super-resolution
 ACCURACY = {
     "rmse": "RMSE",
     "mae": "MAE",
@@ -48,7 +49,6 @@ ACCURACY = {
     "ssim": "SSIM",
     "ms_ssim": "MS-SSIM",
 }
-LEVELS = ("0.5", "0.8", "0.9", "0.95")
 SPREAD = {
     "spread_skill": "spread/skill, pooled",
     "spread_skill_of_fields": "of a median field",
@@ -56,6 +56,7 @@ SPREAD = {
     "ause": "AUSE",
     "auroc": "AUROC",
 }
+# Of `evaluation.summary`, for each group of fields.
 GROUP = {
     "fields": "fields",
     "rmse": "RMSE",
@@ -65,23 +66,21 @@ GROUP = {
     "spread_skill": "spread/skill",
     "auroc": "AUROC",
 }
-BENCHMARK = (
-    "model",
-    "set",
-    "fields",
-    "RMSE",
-    "RMSE, one sample",
-    "SSIM",
-    "CRPS",
-    "90 % interval covers",
-    "calibrated covers",
-    "spread/skill",
-    "AUSE",
-    "AUROC",
-    "λ and error",
-    "spread and error",
-    "s per field",
-)
+# Where each figure lies in a summary; `spread` is that of the most samples.
+BENCHMARK = {
+    "RMSE": ("accuracy", "mean", "rmse"),
+    "RMSE, one sample": ("accuracy", "one sample", "rmse"),
+    "SSIM": ("accuracy", "mean", "ssim"),
+    "CRPS": ("spread", "crps"),
+    "90 % interval covers": ("spread", "coverage", "0.9"),
+    "calibrated covers": ("calibrated", "coverage"),
+    "spread/skill": ("spread", "spread_skill"),
+    "AUSE": ("spread", "ause"),
+    "AUROC": ("spread", "auroc"),
+    "λ and error": ("ranks", "rate-error"),
+    "spread and error": ("ranks", "spread-error"),
+    "s per field": ("cost", "seconds_per_field"),
+}
 PISTON = (
     "The constant of a phase, which the planes do not tell, is taken out, but for the row that "
     "says so."
@@ -113,7 +112,8 @@ def run_benchmark(arguments: Namespace) -> None:
             words = [re.sub(r"[^\w.-]+", "_", name).strip("_") for name in (model_name, set_name)]
             folder = out / "-on-".join(words)
             found.append(_result_of(arguments, folder, model_name, set_name))
-    text = "# Benchmark\n\n" + markdown(BENCHMARK, [_benchmark_row(one) for one in found])
+    head = ["model", "set", "fields", *BENCHMARK]
+    text = "# Benchmark\n\n" + markdown(head, [_benchmark_row(one) for one in found])
     write_file(out / TABLE, text.encode())
     say_done(f"{out / TABLE}: {len(found)} results")
 
@@ -127,18 +127,16 @@ def set_of(
     that of the arguments.
     """
     count = arguments.fields if count is None else count
-    given = {
-        option: getattr(arguments, option)
-        for option in (*OPTICS, "defocus_um", "condenser_na")
-        if hasattr(arguments, option)
+    # Only what was given: what is absent comes from the files.
+    optics = {
+        option: tuple(value) if isinstance(value, list) else value
+        for option, value in vars(arguments).items()
+        if option in (*OPTICS, "defocus_um", "condenser_na")
     }
     choice = PairSelection(
         first_seed=first_seed + arguments.seed,
         field_px=arguments.field_px,
-        optics={
-            option: tuple(value) if isinstance(value, list) else value
-            for option, value in given.items()
-        },
+        optics=optics,
         register=arguments.register,
         **({} if count is None else {"fields": count}),
     )
@@ -177,6 +175,7 @@ def evaluate_into(
     pairs = _evaluation_set(arguments, model, set_name)
     found = with_bar(evaluate(pairs, model, sampling), f"evaluating {model_name}")
     values = summary(found)
+    # The points have the optics of a training, which a classical method lacks.
     if set_name == SIMULATION and model.card.task == POINTS_FOR and not isinstance(model, Baseline):
         seen = with_bar(two_point_resolution(model, sampling), "looking at point pairs")
         values["two_points"] = {
@@ -186,14 +185,14 @@ def evaluate_into(
         }
     figures = draw_evaluation(folder, found, values)
     (folder / TABLE).write_text(tables(values), encoding="utf-8")
-    (folder / METRICS).write_text(
-        json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
-    )
+    text = json.dumps(values, indent=2, ensure_ascii=False) + "\n"
+    (folder / METRICS).write_text(text, encoding="utf-8")
     return values, [METRICS, TABLE, *figures]
 
 
 def headline(values: Mapping[str, Any]) -> str:
     """The most important figures in one line."""
+    # The largest number of samples comes last.
     count, last = list(values["uncertainty"].items())[-1]
     mean, sample = (values["accuracy"][name]["rmse"]["mean"] for name in ("mean", "one sample"))
     interval = "not calibrated"
@@ -210,13 +209,10 @@ def headline(values: Mapping[str, Any]) -> str:
 def _result_of(
     arguments: Namespace, folder: Path, model_name: str, set_name: str
 ) -> dict[str, Any]:
-    """Summary of a model on a set.
-
-    An existing one is used if it has the same weights, card, pairs and sampling; else a new one is
-    made.
-    """
+    """Summary of a model on a set: an existing one of the same pairs and sampling, or a new one."""
     model = load_method(model_name)
     wanted = {
+        # A card may be calibrated anew beside the same weights.
         "model": {
             "sha256": model.sha256,
             "noise_scale": model.card.noise_scale,
@@ -228,7 +224,7 @@ def _result_of(
     try:
         earlier = parse_json_object(read_bounded(folder / METRICS))
     except (OSError, ValueError, TypeError):
-        earlier = {}
+        earlier = {}  # none, or one that a power cut emptied
     if agrees(earlier, plain(wanted)):
         print(f"napari-cvdm: {folder} is there already", file=sys.stderr)
         return earlier
@@ -239,6 +235,7 @@ def _result_of(
 
 def agrees(found: Any, wanted: Any) -> bool:
     """Whether a mapping has all entries of another one, at any depth."""
+    # An empty one must be equal: what has no calibration does not agree with any.
     if isinstance(wanted, Mapping) and isinstance(found, Mapping) and wanted:
         return all(name in found and agrees(found[name], value) for name, value in wanted.items())
     return bool(found == wanted)
@@ -246,29 +243,17 @@ def agrees(found: Any, wanted: Any) -> bool:
 
 def _benchmark_row(values: Mapping[str, Any]) -> list[str]:
     """The most important figures of one result."""
-    spread = list(values["uncertainty"].values())[-1]
-    mean, sample = values["accuracy"]["mean"], values["accuracy"]["one sample"]
     unit = "rad" if values["unit"] == "rad" else "of the intensity scale"
-    figures = [
-        mean["rmse"],
-        sample["rmse"],
-        mean["ssim"],
-        spread["crps"],
-        spread["coverage"]["0.9"],
-        None if values["calibrated"] is None else values["calibrated"]["coverage"],
-        spread["spread_skill"],
-        spread["ause"],
-        spread["auroc"],
-        values["ranks"]["rate-error"],
-        values["ranks"]["spread-error"],
-        values["cost"]["seconds_per_field"],
-    ]
-    return [
-        f"{values['model']['name']} [{unit}]",
-        values["set"]["name"],
-        str(values["set"]["fields"]),
-        *(shown(figure) for figure in figures),
-    ]
+    row = [f"{values['model']['name']} [{unit}]", values["set"]["name"]]
+    row.append(str(values["set"]["fields"]))
+    spread = list(values["uncertainty"].values())[-1]
+    calibrated = values["calibrated"] or {"coverage": None}
+    for path in BENCHMARK.values():
+        figure: Any = {**values, "spread": spread, "calibrated": calibrated}
+        for name in path:
+            figure = figure[name]
+        row.append(shown(figure))
+    return row
 
 
 def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -280,6 +265,7 @@ def shown(value: Any, digits: int = 3) -> str:
     """A number, or a mean with its interval, in few digits; – for None."""
     if isinstance(value, Mapping):
         mean, low, high = (shown(value.get(name), digits) for name in ("mean", "low", "high"))
+        # One field has no interval.
         one_number = value.get("low") is None or value["low"] == value["high"]
         return mean if one_number else f"{mean} ({low} to {high})"
     if value is None:
@@ -330,10 +316,10 @@ def _accuracy(found: Mapping[str, Any]) -> str:
 
 
 def _uncertainty(found: Mapping[str, Any]) -> str:
-    levels = [f"{float(level):.0%} interval covers" for level in LEVELS]
+    levels = [f"{level:.0%} interval covers" for level in LEVELS]
     rows = []
     for count, one in found.items():
-        shares = [shown(one["coverage"][level]) for level in LEVELS]
+        shares = [shown(one["coverage"][f"{level:g}"]) for level in LEVELS]
         rows.append([count, *shares, *(shown(one[name]) for name in SPREAD)])
     return (
         "## Spread\n\nIntervals are those of a normal distribution, with Student's t and "

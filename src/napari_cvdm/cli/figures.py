@@ -29,22 +29,12 @@ AXES_INCHES = 4.4
 GUIDE: Mapping[str, Any] = {"color": "0.6", "linestyle": "--", "linewidth": 1}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False)
 class Panel:
-    """One image of a picture.
+    """One image (Y, X) of a picture.
 
-    Parameters
-    ----------
-    pixels : ndarray of shape (Y, X)
-    unit : str
-        Written at the colour bar.
-    pixel_um : float
-        Pixel size [um], for the scale bar.
-    colormap : str
-        A colormap of matplotlib.
-    limits : tuple of float, optional
-        Values at the ends of the colour bar; the 0.5 and 99.8 percentiles of
-        all but the border unless given.
+    `unit` is written at the colour bar, and `pixel_um` [um] is for the scale bar. `limits` are the
+    ends of the colour bar; unless given, the 0.5 and 99.8 percentiles of all but the border.
     """
 
     title: str
@@ -64,18 +54,18 @@ def draw_panels(path: Path, title: str, panels: Sequence[Panel]) -> None:
     height, width = panels[0].pixels.shape
     size = (COLUMNS * PANEL_INCHES, rows * (PANEL_INCHES * 0.78 * height / width + 0.4) + 0.6)
     figure = Figure(figsize=size, layout="constrained")
-    FigureCanvasAgg(figure)
+    FigureCanvasAgg(figure)  # not pyplot, which looks for a display
     figure.suptitle(title, fontsize=17, fontweight="bold")
     for axes, panel in zip(figure.subplots(rows, COLUMNS, squeeze=False).flat, panels, strict=True):
         # At the border of the image the noise-rate map differs so much that it would set the ends.
+        # A quarter at most, so that a small image has an inside.
         shape = panel.pixels.shape[0], panel.pixels.shape[1]
         inner = panel.pixels[interior(shape, min(BORDER_PX, min(shape) // 4))]
         low, high = panel.limits or np.percentile(inner, USUAL_PERCENTILES)
         # Else rounding errors of a flat image are drawn in full colour.
         least = SMALLEST_SPAN * max(abs(low), abs(high), 1e-9)
-        shown = axes.imshow(
-            panel.pixels, cmap=panel.colormap, vmin=low, vmax=max(high, low + least)
-        )
+        ends = {"vmin": low, "vmax": max(high, low + least)}
+        shown = axes.imshow(panel.pixels, cmap=panel.colormap, **ends)
         axes.set_title(panel.title, fontsize=12)
         axes.set_axis_off()
         axes.add_artist(_scale_bar(axes, panel))
@@ -89,6 +79,7 @@ def draw_panels(path: Path, title: str, panels: Sequence[Panel]) -> None:
 def _scale_bar(axes: Axes, panel: Panel) -> Any:
     """A bar of a round length, about a fifth of the panel's width."""
     wanted = SCALE_BAR_SHARE * panel.pixels.shape[1] * panel.pixel_um
+    # Nearest by ratio: the lengths rise about twofold from one to the next.
     length = min(SCALE_BARS_UM, key=lambda one: abs(np.log(one / wanted)))
     bar = AnchoredSizeBar(
         axes.transData,
@@ -156,6 +147,7 @@ def _draw_error_by_spread(axes: Axes, found: "Evaluation", unit: str) -> None:
 
 def _draw_sparsification(axes: Axes, found: "Evaluation") -> None:
     """Error of what remains when the pixels of largest spread are removed, the mean over fields."""
+    # Its module brings scoringrules, for which the pictures of the demo need not wait.
     from napari_cvdm.evaluation.metrics import REMOVED
 
     by_spread, by_error = np.mean([one.removal for one in found.fields], axis=0)
@@ -173,8 +165,9 @@ def _draw_sparsification(axes: Axes, found: "Evaluation") -> None:
 
 def _draw_ranks(axes: Axes, values: Mapping[str, Any]) -> None:
     """Rank correlations with their intervals."""
+    # Reversed: the axis rises, and the first belongs on top.
     for place, (name, one) in enumerate(reversed(values["ranks"].items())):
-        if one["mean"] is None:
+        if one["mean"] is None:  # one of the two was constant in every field
             continue
         axes.plot(one["mean"], place, "o", color="C0")
         if one["low"] is not None:
@@ -193,27 +186,19 @@ def _draw_ranks(axes: Axes, values: Mapping[str, Any]) -> None:
 def _draw_example(path: Path, found: "ReconstructedPair") -> None:
     """Mean, one sample, truth, error, spread and rate map of a field."""
     result = found.reconstruction
+    # One range for all three, so that they can be compared by eye.
     low, high = (float(value) for value in np.percentile(found.truth, (0.2, 99.8)))
     grey = (low, high) if low < high else (low, low + 1)
-    worst = float(np.percentile(np.abs(found.error), 99.5)) or 1.0
+    worst = float(np.percentile(np.abs(found.error), 99.5)) or 1.0  # a range has a width
     without_piston = ", without piston" if result.unit == "rad" else ""
+    unit, um = result.unit, result.pixel_um
     panels = [
-        Panel(
-            title=title,
-            pixels=pixels,
-            colormap=colormap,
-            limits=limits,
-            pixel_um=result.pixel_um,
-            unit=result.unit if limits else "",
-        )
-        for title, pixels, colormap, limits in (
-            ("mean", result.mean, "gray", grey),
-            ("one sample", found.one_sample, "gray", grey),
-            ("truth", found.truth, "gray", grey),
-            (f"mean - truth{without_piston}", found.error, "RdBu_r", (-worst, worst)),
-            ("spread", result.std, "magma", (0.0, worst)),
-            ("rate map λ", result.rate, "viridis", None),
-        )
+        Panel("mean", result.mean, unit, um, "gray", grey),
+        Panel("one sample", found.one_sample, unit, um, "gray", grey),
+        Panel("truth", found.truth, unit, um, "gray", grey),
+        Panel(f"mean - truth{without_piston}", found.error, unit, um, "RdBu_r", (-worst, worst)),
+        Panel("spread", result.std, unit, um, "magma", (0.0, worst)),
+        Panel("rate map λ", result.rate, "", um, "viridis"),
     ]
     pair = found.pair
     title = f"{pair.request.image.source}: {pair.tags.get('structure', '')}"

@@ -35,22 +35,21 @@ def run_measure(arguments: Namespace) -> None:
         masks, thresholds = with_bar(suggest_frames(frames), "looking for objects")
     else:
         masks, thresholds = _read_masks(arguments.mask, result), (None,) * len(frames)
+    # A mask of the command line lies on the grid of the result, unlike a layer.
     pairs = [
-        (
-            frame,
-            MaskFrame(labels=mask, matrix=np.eye(2), offset=np.zeros(2), threshold=threshold),
-        )
+        (frame, MaskFrame(labels=mask, matrix=np.eye(2), offset=np.zeros(2), threshold=threshold))
         for frame, mask, threshold in zip(frames, masks, thresholds, strict=True)
     ]
     measured = with_bar(measure_frames(pairs, arguments.alpha), "measuring")
+    model = result.provenance.model
     made_with = {
         **({"alpha_um3_per_pg": arguments.alpha} if result.unit == PHASE else {}),
-        **{name: value for name, value in frames[0].optics.items() if name == "wavelength_um"},
+        "wavelength_um": frames[0].optics["wavelength_um"],
         "pixel_um": result.pixel_um,
         "unit": result.unit,
-        "group": f"{stored.source} by {result.provenance.model.get('name', '')}",
-        "model": result.provenance.model.get("name", ""),
-        "model_sha256": result.provenance.model.get("sha256", ""),
+        "group": f"{stored.source} by {model.get('name', '')}",
+        "model": model.get("name", ""),
+        "model_sha256": model.get("sha256", ""),
         "warnings": " ".join(result.provenance.warnings),
         "mask": arguments.mask or "suggested",
     }
@@ -74,23 +73,20 @@ def frames_of(result: Reconstruction, *, above_background: bool) -> list[Measure
     shape, known = result.mean.shape[:-2], result.provenance
     calibration = known.model.get("calibration")
     wavelength_um = known.settings.get("wavelength_um")
+    # The dry mass of a phase needs it; nothing of an intensity does.
+    has_path = result.unit == PHASE and wavelength_um is not None
     optics = {
         "pixel_um": result.pixel_um,
         "unit": result.unit,
-        "wavelength_um": float(str(wavelength_um))
-        if result.unit == PHASE and wavelength_um is not None
-        else None,
+        "wavelength_um": float(str(wavelength_um)) if has_path else None,
         "calibration": calibration if isinstance(calibration, Mapping) else {},
         "above_background": above_background,
     }
-    letters = result.axes[:-2].lower()
+    # An axis of length one would be a column of zeros in the table.
+    long_axes = [axis for axis, size in enumerate(shape) if size > 1]
     return [
         MeasuredFrame(
-            place={
-                letter: at
-                for letter, at, size in zip(letters, index, shape, strict=True)
-                if size > 1
-            },
+            place={result.axes[axis].lower(): index[axis] for axis in long_axes},
             image=result.mean[index],
             samples=None if result.samples is None else result.samples[(slice(None), *index)],
             untrusted=~result.valid[index],
@@ -113,6 +109,7 @@ def _read_masks(path: str, result: Reconstruction) -> np.ndarray:
         raise RequestError(
             f"{path} has values that are no labels; give whole numbers, 0 outside the objects."
         )
+    # Files may hold labels as floats.
     masks = labels.reshape(-1, *size).astype(np.int64)
     count = int(np.prod(result.mean.shape[:-2]))
     if len(masks) not in (1, count):
@@ -134,11 +131,9 @@ def run_plan(arguments: Namespace) -> None:
     card = card_of_method(arguments.model)
     task, request = task_of(card), request_of(arguments, card)
     image = request.image
-    index = tuple(slice(None) if axis in "PYX" else 0 for axis in image.axes)
-    frame = np.asarray(image.array[index])
-    frame = frame if frame.ndim > len("YX") else frame[None]
+    frame = image.frame((0,) * len(image.loop_axes))
     outlook = with_bar(plan_next_image(frame, resolve(request, task), task.name), "planning")
-    say_done(describe_outlook(outlook).replace("µm", "um"))
+    say_done(describe_outlook(outlook).replace("µm", "um"))  # as options and files spell it
     if out is not None:
         name = "half_distance_um" if outlook.of_planes else "exposure"
         rows = [

@@ -51,12 +51,14 @@ def run_models(arguments: Namespace) -> None:
 
 def run_export(arguments: Namespace) -> None:
     """Carry out ``napari-cvdm export``; no file is left behind where the input is bad."""
-    # Simulation and reconstruction, which the list of models need not wait for.
+    # They bring simulation and reconstruction, which the list of models need not wait for.
     from napari_cvdm.export.sampler import PackageSettings
     from napari_cvdm.export.zoo import write_bioimageio
 
+    # What was not given is absent: the packages have the defaults.
     given = vars(arguments)
     author = {"author": given["author"]} if "author" in given else {}
+    # A bundle is the model as it is, so these options would have no effect.
     if arguments.format == "bundle":
         needless = [*author, *(one.name for one in fields(PackageSettings) if one.name in given)]
         if needless:
@@ -118,33 +120,24 @@ def _baseline_description(method: Baseline) -> str:
 
 def interval(card: ModelCard) -> str:
     """What the card says about the spread, in words."""
+    # An empty mapping: the model was never calibrated.
     fit = card.calibration
     if not fit:
         return (
             "not calibrated: nobody has compared its spread with its errors; see napari-cvdm "
             "calibrate"
         )
-    sampled = f"{fit['samples']} samples at {fit['steps']} steps" + (
-        f", noise scale {card.noise_scale:g}" if card.noise_scale != 1 else ""
-    )
+    scale = f", noise scale {card.noise_scale:g}" if card.noise_scale != 1 else ""
     return (
         f"{fit['level']:.0%} of the errors are below {fit['factor']:g} times the spread of "
-        f"{sampled}; fitted on {fit['fields']} fields ({fit['set']})"
+        f"{fit['samples']} samples at {fit['steps']} steps{scale}; fitted on {fit['fields']} "
+        f"fields ({fit['set']})"
     )
 
 
 def _paragraphs(headline: str, entries: Mapping[str, str]) -> str:
-    return "\n".join(
-        [
-            headline,
-            *(
-                textwrap.fill(
-                    text,
-                    WIDTH,
-                    initial_indent=f"  {label}".ljust(INDENT),
-                    subsequent_indent=" " * INDENT,
-                )
-                for label, text in entries.items()
-            ),
-        ]
-    )
+    lines = [headline]
+    for label, text in entries.items():
+        first, others = f"  {label}".ljust(INDENT), " " * INDENT
+        lines.append(textwrap.fill(text, WIDTH, initial_indent=first, subsequent_indent=others))
+    return "\n".join(lines)

@@ -7,18 +7,21 @@ in one place, `ReconstructionRequest`.
 import argparse
 import re
 import sys
+from itertools import takewhile
 from typing import Any, NoReturn
 
 from napari_cvdm import __version__
 
 FORMATS = ("bundle", "bioimageio")
+KINDS = ("phase", "widefield", "denoising")
+# As of `core.request`, which brings numpy; a test compares them.
 ALIGNMENTS = ("off", "auto")
 SAMPLERS = ("sde-2m", "ode-2m", "ddim", "ancestral")
 STEPS = 6
-ALPHA_UM3_PER_PG = 0.18  # as of `analysis.measure`, which is heavy
 PRECISIONS = ("fp32", "bf16", "auto")
-KINDS = ("phase", "widefield", "denoising")
+ALPHA_UM3_PER_PG = 0.18  # as of `analysis.measure`, which is heavy
 DEFOCUS = "--defocus-um"
+# With a decimal comma, too: `number` answers that with advice.
 _NUMBER = re.compile(r"[-+]?[.,]?\d[\d.,]*(?:[eE][-+]?\d+)?$")
 _DEVICE_HELP = "auto, cpu, cuda:0 or mps (default auto: the best there is)"
 _STEPS_HELP = f"network evaluations for each sample (default {STEPS})"
@@ -28,7 +31,8 @@ _SET_HELP = (
     "simulation, dim, other-optics, or a folder with the folders measured/ and truth/ (default "
     "simulation)"
 )
-_Group = argparse._ActionsContainer
+_FROM_FILE = "Taken from the file where it states them"
+_Group = argparse._ActionsContainer  # parsers and groups; argparse has no public name for both
 
 
 class UsageError(ValueError):
@@ -39,6 +43,7 @@ class Parser(argparse.ArgumentParser):
     """A parser that raises an error of one line, and does not print the usage or exit."""
 
     def __init__(self, *arguments: Any, **settings: Any) -> None:
+        # An abbreviated DEFOCUS would not be found in `parse_known_args`.
         super().__init__(*arguments, **{"allow_abbrev": False, **settings})
         # As in Python 3.14: before, -1. and -1e0 are taken for options.
         self._negative_number_matcher = re.compile(r"-\.?\d")
@@ -49,13 +54,13 @@ class Parser(argparse.ArgumentParser):
         An image may follow them: the option and its numbers are moved behind all other words.
         """
         words = sys.argv[1:] if args is None else list(args)
+        # After -- no word is an option, so none may be moved there.
         if DEFOCUS in words and "--" not in words:
             first = words.index(DEFOCUS)
-            end = first + 1
-            while end < len(words) and _NUMBER.match(words[end]):
-                end += 1
-            if end > first + 1:
-                words = [*words[:first], *words[end:], *words[first:end]]
+            positions = list(takewhile(_NUMBER.match, words[first + 1 :]))
+            if positions:
+                others = [*words[:first], *words[first + 1 + len(positions) :]]
+                words = [*others, DEFOCUS, *positions]
         return super().parse_known_args(words, namespace)
 
     def error(self, message: str) -> NoReturn:
@@ -94,6 +99,7 @@ def build_parser() -> Parser:
             "Super-resolved images and quantitative phase maps, each with how far it can be "
             "trusted."
         ),
+        # As `main` returns it.
         epilog=(
             "Exit status: 0 done; 2 bad input, said in one line; 130 interrupted. With 2 and 130 "
             "no result is left behind."
@@ -136,6 +142,7 @@ def build_parser() -> Parser:
 
 
 def _command(commands: "argparse._SubParsersAction[Parser]", name: str, purpose: str) -> Parser:
+    # Options that were not given stay absent: the request has the defaults.
     description = purpose[0].upper() + purpose[1:] + "."
     return commands.add_parser(
         name, help=purpose, description=description, argument_default=argparse.SUPPRESS
@@ -143,93 +150,76 @@ def _command(commands: "argparse._SubParsersAction[Parser]", name: str, purpose:
 
 
 def _flag(group: _Group, name: str, meaning: str) -> None:
+    # A flag is False, not absent: commands read it without asking.
     group.add_argument(name, action="store_true", default=False, help=meaning)
 
 
-def _whole(group: _Group, name: str, meaning: str, *, metavar: str = "N", **more: Any) -> None:
-    group.add_argument(name, type=whole, metavar=metavar, help=meaning, **more)
+def _word(group: _Group, name: str, meaning: str, metavar: Any, **more: Any) -> None:
+    group.add_argument(name, metavar=metavar, help=meaning, **more)
 
 
-def _number(group: _Group, name: str, meaning: str, *, metavar: str, **more: Any) -> None:
-    group.add_argument(name, type=number, metavar=metavar, help=meaning, **more)
+def _whole(group: _Group, name: str, meaning: str, metavar: Any = "N", **more: Any) -> None:
+    _word(group, name, meaning, metavar, type=whole, **more)
+
+
+def _number(group: _Group, name: str, meaning: str, metavar: Any, **more: Any) -> None:
+    _word(group, name, meaning, metavar, type=number, **more)
+
+
+def _add_out(
+    parser: Parser, meaning: str, replaced: str, metavar: str = "DIR", **more: Any
+) -> None:
+    """Where the result goes, and --overwrite; `replaced` says what that replaces."""
+    _word(parser, "--out", meaning, metavar, **{"required": True, **more})
+    _flag(parser, "--overwrite", f"replace an older {replaced}")
 
 
 def _add_result_folder(parser: Parser) -> None:
-    parser.add_argument(
-        "--out", required=True, metavar="DIR", help="folder to make for the results"
-    )
-    _flag(parser, "--overwrite", "replace an older result in DIR, once the new one is complete")
+    replaced = "result in DIR, once the new one is complete"
+    _add_out(parser, "folder to make for the results", replaced)
 
 
 def _add_image2(parser: Parser) -> None:
-    parser.add_argument(
-        "image2",
-        metavar="IMAGE2",
-        nargs="*",
-        default=[],
-        help="the other planes, if IMAGE is not a stack of all planes",
-    )
+    meaning = "the other planes, if IMAGE is not a stack of all planes"
+    _word(parser, "image2", meaning, "IMAGE2", nargs="*", default=[])
     meaning = "which image of a file with several, counted from 1 (default: the first)"
     _whole(parser, "--series", meaning)
 
 
 def _add_restore(parser: Parser) -> None:
-    parser.add_argument(
-        "image",
-        metavar="IMAGE",
-        help="TIFF, OME-TIFF, ImageJ TIFF, MRC, NPY or OME-Zarr; T, Z and C axes are looped over",
-    )
+    meaning = "TIFF, OME-TIFF, ImageJ TIFF, MRC, NPY or OME-Zarr; T, Z and C axes are looped over"
+    _word(parser, "image", meaning, "IMAGE")
     _add_image2(parser)
-    parser.add_argument(
-        "--model",
-        required=True,
-        metavar="NAME_OR_PATH",
-        help=(
-            "a shipped model or a classical baseline (see napari-cvdm models), or a checkpoint "
-            "folder"
-        ),
+    meaning = (
+        "a shipped model or a classical baseline (see napari-cvdm models), or a checkpoint folder"
     )
+    _word(parser, "--model", meaning, "NAME_OR_PATH", required=True)
     _add_result_folder(parser)
     _add_sampling(parser.add_argument_group("sampling"))
-    _add_optics(
-        parser.add_argument_group(
-            "optics", "Taken from the file where it states them; in micrometres."
-        )
-    )
+    _add_optics(parser, _FROM_FILE)
     extra = parser.add_argument_group("further results")
     meaning = "also write gamma.ome.tif and beta.ome.tif at K times (default 0)"
-    _whole(extra, "--schedule-points", meaning, metavar="K")
-    extra.add_argument(
-        "--region",
-        type=whole,
-        nargs=4,
-        metavar=("TOP", "BOTTOM", "LEFT", "RIGHT"),
-        help=(
-            "reconstruct this part of the image only, in pixels of the input; BOTTOM and RIGHT are "
-            "the first ones outside"
-        ),
+    _whole(extra, "--schedule-points", meaning, "K")
+    meaning = (
+        "reconstruct this part of the image only, in pixels of the input; BOTTOM and RIGHT are "
+        "the first ones outside"
     )
-    # Absent unless given, as the other options of a request.
-    extra.add_argument(
-        "--keep-samples",
-        action="store_true",
-        help="also write every posterior sample to samples.ome.tif",
-    )
+    _whole(extra, "--region", meaning, ("TOP", "BOTTOM", "LEFT", "RIGHT"), nargs=4)
+    # No `_flag`: it is absent unless given, as the other options of a request.
+    meaning = "also write every posterior sample to samples.ome.tif"
+    extra.add_argument("--keep-samples", action="store_true", help=meaning)
     blocks = parser.add_argument_group(
         "larger than memory",
         "Where DIR ends in .ome.zarr, block by block; a job that was stopped goes on.",
     )
     meaning = "side of what is written at once, a multiple of 64 (default 1024)"
-    _whole(blocks, "--block", meaning, metavar="PX")
+    _whole(blocks, "--block", meaning, "PX")
     meaning = "pixels around it that the networks see, a multiple of 64 (default 128)"
-    _whole(blocks, "--halo", meaning, metavar="PX")
-    blocks.add_argument(
-        "--scheduler",
-        metavar="WHERE",
-        help=(
-            "on a cluster: local:N for N processes here, or tcp://host:port of a scheduler of dask"
-        ),
+    _whole(blocks, "--halo", meaning, "PX")
+    meaning = (
+        "on a cluster: local:N for N processes here, or tcp://host:port of a scheduler of dask"
     )
+    _word(blocks, "--scheduler", meaning, "WHERE")
 
 
 def _add_sampling(group: _Group) -> None:
@@ -237,114 +227,79 @@ def _add_sampling(group: _Group) -> None:
     _whole(group, "--steps", _STEPS_HELP)
     meaning = "chooses the noise; the same seed gives the same result (default 0)"
     _whole(group, "--seed", meaning)
-    group.add_argument("--sampler", choices=SAMPLERS, help=_SAMPLER_HELP, metavar="NAME")
+    _word(group, "--sampler", _SAMPLER_HELP, "NAME", choices=SAMPLERS)
     group.add_argument("--device", help=_DEVICE_HELP)
-    group.add_argument(
-        "--precision",
-        choices=PRECISIONS,
-        help=(
-            "of the network: fp32, bf16 for speed, or auto: bf16 where the device has arithmetic "
-            "for it (default fp32)"
-        ),
-        metavar="NAME",
+    meaning = (
+        "of the network: fp32, bf16 for speed, or auto: bf16 where the device has arithmetic for "
+        "it (default fp32)"
     )
+    _word(group, "--precision", meaning, "NAME", choices=PRECISIONS)
     meaning = (
         "side of a tile; changes memory and time, and the pixels only by rounding (default 512)"
     )
-    _whole(group, "--tile", meaning, metavar="PX")
+    _whole(group, "--tile", meaning, "PX")
 
 
 def _add_planes(group: _Group) -> None:
-    group.add_argument(
-        DEFOCUS,
-        type=number,
-        nargs="+",
-        metavar=("Z1 Z2", "Z3"),
-        help="position of each plane, in their order, + toward the objective: -1 1",
-    )
+    meaning = "position of each plane, in their order, + toward the objective: -1 1"
+    _number(group, DEFOCUS, meaning, ("Z1 Z2", "Z3"), nargs="+")  # shown as Z1 Z2 [Z3 ...]
     meaning = (
         "numerical aperture of the illumination (phase), at most the index; left out, the light is "
         "taken for coherent"
     )
-    _number(group, "--condenser-na", meaning, metavar="NA")
+    _number(group, "--condenser-na", meaning, "NA")
 
 
-def _add_optics(group: _Group, *, background: bool = True) -> None:
-    _number(group, "--pixel-um", "pixel size in the sample", metavar="P")
+def _add_optics(parser: Parser, purpose: str, *, background: bool = True) -> None:
+    group = parser.add_argument_group("optics", f"{purpose}; in micrometres.")
+    _number(group, "--pixel-um", "pixel size in the sample", "P")
     meaning = "vacuum wavelength: illumination for phase, emission for fluorescence"
-    _number(group, "--wavelength-um", meaning, metavar="L")
+    _number(group, "--wavelength-um", meaning, "L")
     _add_planes(group)
     meaning = "refractive index of the medium: air 1.0, water 1.333, oil 1.518"
-    _number(group, "--medium-index", meaning, metavar="N")
-    meaning = "numerical aperture of the objective, at most the index"
-    _number(group, "--na", meaning, metavar="NA")
+    _number(group, "--medium-index", meaning, "N")
+    _number(group, "--na", "numerical aperture of the objective, at most the index", "NA")
     if not background:
         return
-    group.add_argument(
-        "--background",
-        metavar="auto|none|FILE",
-        help=(
-            "blank-field (dark) level: auto estimates it, none says that it is divided out (zero) "
-            "already, FILE is an image of it (default auto)"
-        ),
+    meaning = (
+        "blank-field (dark) level: auto estimates it, none says that it is divided out (zero) "
+        "already, FILE is an image of it (default auto)"
     )
-    group.add_argument(
-        "--psf",
-        metavar="FILE",
-        help=(
-            "measured point spread function of the microscope (fluorescence): one plane, or a "
-            "stack in focus"
-        ),
+    _word(group, "--background", meaning, "auto|none|FILE")
+    meaning = (
+        "measured point spread function of the microscope (fluorescence): one plane, or a stack in "
+        "focus"
     )
-    group.add_argument(
-        "--align",
-        choices=ALIGNMENTS,
-        metavar="off|auto",
-        help=(
-            "auto looks for a shift between the outermost planes and reports it; nothing is moved "
-            "(default off)"
-        ),
+    _word(group, "--psf", meaning, "FILE")
+    meaning = (
+        "auto looks for a shift between the outermost planes and reports it; nothing is moved "
+        "(default off)"
     )
+    _word(group, "--align", meaning, "off|auto", choices=ALIGNMENTS)
 
 
 def _add_measure(parser: Parser) -> None:
-    parser.add_argument(
-        "result", metavar="DIR", help="a folder that napari-cvdm restore made, with --keep-samples"
+    meaning = "a folder that napari-cvdm restore made, with --keep-samples"
+    _word(parser, "result", meaning, "DIR")
+    _add_out(parser, "CSV table to make", "FILE", "FILE")
+    meaning = (
+        "image of labels on the grid of the result (default: all that stands out, with its outline "
+        "found in every sample)"
     )
-    _add_table(parser, required=True)
-    parser.add_argument(
-        "--mask",
-        default=None,
-        metavar="FILE",
-        help=(
-            "image of labels on the grid of the result (default: all that stands out, with its "
-            "outline found in every sample)"
-        ),
-    )
+    _word(parser, "--mask", meaning, "FILE", default=None)
     meaning = "specific refraction increment of a phase in um^3/pg (default %(default)s)"
-    _number(parser, "--alpha", meaning, metavar="A", default=ALPHA_UM3_PER_PG)
+    _number(parser, "--alpha", meaning, "A", default=ALPHA_UM3_PER_PG)
     meaning = "take the median outside all objects off (a phase always is relative to it)"
     _flag(parser, "--above-background", meaning)
 
 
-def _add_table(parser: Parser, *, required: bool) -> None:
-    parser.add_argument(
-        "--out", required=required, default=None, metavar="FILE", help="CSV table to make"
-    )
-    _flag(parser, "--overwrite", "replace an older FILE")
-
-
 def _add_plan(parser: Parser) -> None:
-    parser.add_argument("image", metavar="IMAGE", help="the present image, as for restore")
+    _word(parser, "image", "the present image, as for restore", "IMAGE")
     _add_image2(parser)
-    parser.add_argument("--model", required=True, metavar="NAME_OR_PATH", help=_MODEL_HELP)
-    _add_table(parser, required=False)
+    _word(parser, "--model", _MODEL_HELP, "NAME_OR_PATH", required=True)
+    _add_out(parser, "CSV table to make", "FILE", "FILE", required=False, default=None)
     parser.add_argument("--device", help=_DEVICE_HELP)
-    _add_optics(
-        parser.add_argument_group(
-            "optics", "Taken from the file where it states them; in micrometres."
-        )
-    )
+    _add_optics(parser, _FROM_FILE)
 
 
 def _add_models(parser: Parser) -> None:
@@ -352,20 +307,12 @@ def _add_models(parser: Parser) -> None:
     actions = parser.add_subparsers(dest="action", metavar="list|add")
     _command(actions, "list", "list the models, as without an action")
     add = _command(actions, "add", "put a model into your folder of models")
-    add.add_argument(
-        "model",
-        metavar="FILE_OR_FOLDER",
-        help=(
-            "a bundle that napari-cvdm export made, or a checkpoint folder; nothing in it is "
-            "executed"
-        ),
+    meaning = (
+        "a bundle that napari-cvdm export made, or a checkpoint folder; nothing in it is executed"
     )
-    add.add_argument(
-        "--to",
-        required=True,
-        metavar="DIR",
-        help="your folder of models, the one that napari's preference Model folder names",
-    )
+    _word(add, "model", meaning, "FILE_OR_FOLDER")
+    meaning = "your folder of models, the one that napari's preference Model folder names"
+    _word(add, "--to", meaning, "DIR", required=True)
     _flag(add, "--overwrite", "replace a model of the same name, once the new one is complete")
 
 
@@ -375,29 +322,16 @@ def _add_demo(parser: Parser) -> None:
 
 
 def _add_export(parser: Parser) -> None:
-    parser.add_argument("model", metavar="MODEL", help=_MODEL_HELP)
-    parser.add_argument(
-        "--out",
-        required=True,
-        metavar="PATH",
-        help="bundle: the .zip file to make; bioimageio: the folder to make for two .zip files",
+    _word(parser, "model", _MODEL_HELP, "MODEL")
+    meaning = "bundle: the .zip file to make; bioimageio: the folder to make for two .zip files"
+    _add_out(parser, meaning, "export at PATH, once the new one is complete", "PATH")
+    meaning = (
+        "bundle, for napari-cvdm models add; or bioimageio, packages of the BioImage Model Zoo "
+        "(default bundle)"
     )
-    _flag(parser, "--overwrite", "replace an older export at PATH, once the new one is complete")
-    parser.add_argument(
-        "--format",
-        choices=FORMATS,
-        default="bundle",
-        metavar="NAME",
-        help=(
-            "bundle, for napari-cvdm models add; or bioimageio, packages of the BioImage Model Zoo "
-            "(default bundle)"
-        ),
-    )
-    parser.add_argument(
-        "--author",
-        metavar="NAME",
-        help="who answers for a bioimageio package (default: the contributors to napari-cvdm)",
-    )
+    _word(parser, "--format", meaning, "NAME", choices=FORMATS, default="bundle")
+    meaning = "who answers for a bioimageio package (default: the contributors to napari-cvdm)"
+    _word(parser, "--author", meaning, "NAME")
     fixed = parser.add_argument_group(
         "fixed in a bioimageio package",
         "What another program cannot ask for. Optics in micrometres.",
@@ -405,43 +339,31 @@ def _add_export(parser: Parser) -> None:
     _whole(fixed, "--samples", "posterior samples behind mean and std (default 8)")
     _whole(fixed, "--steps", _STEPS_HELP)
     _whole(fixed, "--seed", "chooses the noise (default 0)")
-    _number(fixed, "--pixel-um", "pixel size in the sample", metavar="P")
-    meaning = "vacuum wavelength of the illumination (phase)"
-    _number(fixed, "--wavelength-um", meaning, metavar="L")
+    _number(fixed, "--pixel-um", "pixel size in the sample", "P")
+    _number(fixed, "--wavelength-um", "vacuum wavelength of the illumination (phase)", "L")
     _add_planes(fixed)
-    _number(fixed, "--medium-index", "refractive index of the medium (phase)", metavar="N")
+    _number(fixed, "--medium-index", "refractive index of the medium (phase)", "N")
 
 
 def _add_train(parser: Parser) -> None:
-    parser.add_argument("recipe", metavar="RECIPE", help="a TOML file, see the folder recipes/")
-    parser.add_argument(
-        "--out", required=True, metavar="DIR", help="folder for checkpoint, log and card"
-    )
+    _word(parser, "recipe", "a TOML file, see the folder recipes/", "RECIPE")
+    _word(parser, "--out", "folder for checkpoint, log and card", "DIR", required=True)
     _flag(parser, "--resume", "continue the training that DIR holds")
     parser.add_argument("--device", help=_DEVICE_HELP)
 
 
 def _add_simulate(parser: Parser) -> None:
-    parser.add_argument(
-        "kind",
-        choices=KINDS,
-        metavar="|".join(KINDS),
-        help=(
-            "two to five defocused planes, one fluorescence image and a sharper one, or one with "
-            "and without noise"
-        ),
+    meaning = (
+        "two to five defocused planes, one fluorescence image and a sharper one, or one with and "
+        "without noise"
     )
+    _word(parser, "kind", meaning, "|".join(KINDS), choices=KINDS)
     _add_result_folder(parser)
     _whole(parser, "--count", "pairs to make (default 1)", default=1)
-    _whole(
-        parser, "--seed", "seed of the first pair, one more for each next (default 0)", default=0
-    )
-    parser.add_argument(
-        "--recipe",
-        default=None,
-        metavar="FILE",
-        help="take the ranges of optics and noise from this recipe",
-    )
+    meaning = "seed of the first pair, one more for each next (default 0)"
+    _whole(parser, "--seed", meaning, default=0)
+    meaning = "take the ranges of optics and noise from this recipe"
+    _word(parser, "--recipe", meaning, "FILE", default=None)
     meaning = (
         "invert (phase) or deconvolve (fluorescence) every field for a training; those that DIR "
         "has already are kept"
@@ -451,72 +373,58 @@ def _add_simulate(parser: Parser) -> None:
 
 def _add_pairs(parser: Parser, samples: int, fields: str = "default 32") -> None:
     """Which pairs a model is evaluated on, and how their posteriors are sampled."""
+    # None leaves the number to the set, or to the distribution, which needs more.
     sets = parser.add_argument_group("pairs")
     _whole(sets, "--fields", f"simulated fields of a set ({fields})", default=None)
     meaning = "side of the simulated fields (default: as in training)"
-    _whole(sets, "--field-px", meaning, metavar="PX", default=None)
+    _whole(sets, "--field-px", meaning, "PX", default=None)
     meaning = "chooses the simulated fields; training never meets them (default 0)"
     _whole(sets, "--seed", meaning, default=0)
     _flag(sets, "--register", "move the truth of a measured pair onto its image first")
     sampling = parser.add_argument_group("sampling")
     _whole(sampling, "--samples", "posterior samples (default %(default)s)", default=samples)
     _whole(sampling, "--steps", _STEPS_HELP, default=STEPS)
-    sampling.add_argument(
-        "--sampler", choices=SAMPLERS, default="sde-2m", help=_SAMPLER_HELP, metavar="NAME"
-    )
+    _word(sampling, "--sampler", _SAMPLER_HELP, "NAME", choices=SAMPLERS, default="sde-2m")
     sampling.add_argument("--device", default="auto", help=_DEVICE_HELP)
-    _add_optics(
-        parser.add_argument_group(
-            "optics", "Of measured pairs, where their files do not say; in micrometres."
-        ),
-        background=False,
-    )
+    _add_optics(parser, "Of measured pairs, where their files do not say", background=False)
 
 
 def _add_evaluate(parser: Parser) -> None:
-    parser.add_argument("model", metavar="MODEL", help=_MODEL_HELP)
-    parser.add_argument("--set", default="simulation", metavar="NAME_OR_DIR", help=_SET_HELP)
+    _add_model_and_set(parser)
     _add_result_folder(parser)
     _add_pairs(parser, samples=32)
 
 
+def _add_model_and_set(parser: Parser) -> None:
+    _word(parser, "model", _MODEL_HELP, "MODEL")
+    _word(parser, "--set", _SET_HELP, "NAME_OR_DIR", default="simulation")
+
+
 def _add_benchmark(parser: Parser) -> None:
-    parser.add_argument(
-        "--out",
-        required=True,
-        metavar="DIR",
-        help="folder for the results; what it holds already is not computed again",
-    )
-    parser.add_argument(
-        "--models", nargs="+", default=None, metavar="MODEL", help="default: all that ship"
-    )
-    parser.add_argument(
-        "--sets",
-        nargs="+",
-        default=["simulation", "dim", "other-optics"],
-        metavar="NAME_OR_DIR",
-        help=_SET_HELP.replace("simulation)", "all three)"),
-    )
+    meaning = "folder for the results; what it holds already is not computed again"
+    _word(parser, "--out", meaning, "DIR", required=True)
+    _word(parser, "--models", "default: all that ship", "MODEL", nargs="+", default=None)
+    meaning = _SET_HELP.replace("simulation)", "all three)")
+    # As of `evaluation.pair_sets`, which brings torch.
+    every = ["simulation", "dim", "other-optics"]
+    _word(parser, "--sets", meaning, "NAME_OR_DIR", nargs="+", default=every)
     _add_pairs(parser, samples=32)
 
 
 def _add_calibrate(parser: Parser) -> None:
-    parser.add_argument("model", metavar="MODEL", help=_MODEL_HELP)
-    parser.add_argument("--set", default="simulation", metavar="NAME_OR_DIR", help=_SET_HELP)
+    _add_model_and_set(parser)
     where = parser.add_mutually_exclusive_group(required=True)
-    where.add_argument(
-        "--out", default=None, metavar="DIR", help="folder to make for the calibrated model"
-    )
+    _word(where, "--out", "folder to make for the calibrated model", "DIR", default=None)
     meaning = "write into the card of MODEL; its weights stay as they are"
     _flag(where, "--in-place", meaning)
     _flag(parser, "--overwrite", "replace an older model in DIR, once the new one is complete")
     meaning = "share of the errors to be below factor times spread (default 0.9)"
-    _number(parser, "--level", meaning, metavar="P", default=0.9)
+    _number(parser, "--level", meaning, "P", default=0.9)
     meaning = (
         "first choose, of these factors for the noise that the sampler adds at each step, the one "
         "of least CRPS (default: that of the model)"
     )
-    _number(parser, "--noise-scales", meaning, metavar="S", nargs="+", default=None)
+    _number(parser, "--noise-scales", meaning, "S", nargs="+", default=None)
     meaning = "simulated fields to check the factor on; 0 for none (default: as --fields)"
     _whole(parser, "--check", meaning, default=None)
     meaning = (

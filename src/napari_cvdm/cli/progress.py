@@ -7,7 +7,7 @@ from typing import Any, TextIO, TypeVar
 
 from tqdm import tqdm
 
-from napari_cvdm.core.result import Progress
+from napari_cvdm.core.result import Progress, finished, map_steps
 
 Result = TypeVar("Result")
 LOG_INTERVAL_S = 10.0
@@ -37,6 +37,7 @@ def bar(title: str, total: int | None = None, initial: int = 0) -> Any:
     """
     pace: dict[str, Any] = {"file": sys.stderr, "dynamic_ncols": True}
     if not sys.stderr.isatty():
+        # Short work leaves no line in a log.
         pace = dict.fromkeys(("mininterval", "maxinterval", "delay"), LOG_INTERVAL_S)
         pace |= {"file": Lines(sys.stderr), "ascii": True}
     return tqdm(desc=title, total=total, initial=initial, leave=False, **pace)
@@ -48,11 +49,12 @@ def with_bar(work: Generator[Progress, None, Result], title: str) -> Result:
     The work is closed when this is left, by an interruption, too.
     """
     with closing(work), bar(title) as shown:
-        while True:
-            try:
-                progress = next(work)
-            except StopIteration as end:
-                return end.value
+
+        def show(progress: Progress) -> None:
+            # Nobody knows the total before the first step.
             shown.total = progress.total
             shown.set_postfix_str(progress.stage, refresh=False)
+            # Finished tiles are fractions of a step.
             shown.update(int(progress.done) - shown.n)
+
+        return finished(map_steps(work, show))

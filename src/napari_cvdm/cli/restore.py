@@ -81,23 +81,20 @@ def reconstruct_into(
         total = time.perf_counter() - begun
         laps[stage], laps["total"] = total - laps["total"], total
 
+    def input_of(path: str, place: Path) -> dict[str, str]:
+        return {"path": printable_path(path), "file_sha256": file_sha256(place)}
+
     model = load_method(arguments.model)
     end_lap("load_model")
     request = request_of(arguments, model.card, locate)
-    inputs = {
-        role: {"path": printable_path(path), "file_sha256": file_sha256(locate(path))}
-        for role, path in files_of(arguments).items()
-    }
+    files = files_of(arguments)
+    inputs = {role: input_of(path, locate(path)) for role, path in files.items()}
     # Files that an image file names are inputs, too.
-    known = {os.path.realpath(locate(path)) for path in files_of(arguments).values()}
+    known = {os.path.realpath(locate(path)) for path in files.values()}
+    companions = [path for path in request.image.files if path not in known]
     inputs |= {
-        f"companion {number}": {
-            "path": printable_path(path),
-            "file_sha256": file_sha256(Path(path)),
-        }
-        for number, path in enumerate(
-            (path for path in request.image.files if path not in known), start=1
-        )
+        f"companion {number}": input_of(path, Path(path))
+        for number, path in enumerate(companions, start=1)
         if Path(path).is_file()
     }
     end_lap("read")
@@ -136,6 +133,7 @@ def settings_of(arguments: Namespace) -> dict[str, Any]:
 
     The reconstruction has the others, and the values chosen for ``auto``.
     """
+    # The reconstruction has these from the files as well, and the precision that auto chose.
     left_out = ("command", *OPTICS, "defocus_um", "condenser_na", "precision")
     given = {**vars(arguments), "image2": None, **files_of(arguments)}
     return {
@@ -155,33 +153,30 @@ def request_of(
 ) -> ReconstructionRequest:
     """Read the files that the arguments name, and make the request.
 
-    The card says how many planes the model takes; `locate` is that of `reconstruct_into`.
-
-    Raises
-    ------
-    RequestError, OpticsError, ImageFileError
-        What is wrong with the files or the options.
+    The card says how many planes the model takes; `locate` is that of `reconstruct_into`. What is
+    wrong with the files or the options is a RequestError, OpticsError or ImageFileError.
     """
     paths = files_of(arguments)
-    check_measured([locate(paths[role]) for role in image_roles(paths)])
-    stacks = read_images(
-        [locate(paths[role]) for role in image_roles(paths)], getattr(arguments, "series", None)
-    )
+    images = [locate(paths[role]) for role in image_roles(paths)]
+    # A saved result is an image file, too, and is not reconstructed again.
+    check_measured(images)
+    stacks = read_images(images, getattr(arguments, "series", None))
     image = with_planes(stacks, card, getattr(arguments, "defocus_um", None))
     check_pixels(image)
     options = _request_options(arguments)
     if "background" in paths:
-        options["background"] = read_image(locate(paths["background"])).array
+        blank = locate(paths["background"])
+        options["background"] = read_image(blank).array
         if not np.isfinite(options["background"]).all():
             raise RequestError(
-                f"the background {locate(paths['background'])} has NaN or infinite pixels; give a "
-                "blank-field image without, or --background auto."
+                f"the background {blank} has NaN or infinite pixels; give a blank-field image "
+                "without, or --background auto."
             )
     if "psf" in paths:
         options["psf"] = read_psf(locate(paths["psf"]))
     options |= {name: tuple(options[name]) for name in ("defocus_um", "region") if name in options}
     request = ReconstructionRequest(**{**options, "image": image})
-    request.optics_value("pixel_um")
+    request.optics_value("pixel_um")  # an error where nobody states it
     # An image file has T, Z, C and one more axis.
     frames = [letter for letter in image.axes if letter not in "PYX"]
     if len(frames) > len(_OME_AXES) and (request.keep_samples or request.schedule_points):
@@ -206,6 +201,7 @@ def _restore_by_blocks(arguments: Namespace, files: Mapping[str, str]) -> None:
     if hasattr(arguments, "scheduler"):
         from napari_cvdm.out_of_core.dask import check_scheduler, on_cluster
 
+        # Before the image is read, which may take minutes.
         check_scheduler(arguments.scheduler)
         executor = on_cluster(arguments.scheduler)
     job, model = job_of(arguments, files)
@@ -228,16 +224,7 @@ def job_of(arguments: Namespace, files: Mapping[str, str]) -> "tuple[BlockJob, C
     options = _request_options(arguments)
     for name in ("image", "model", "background"):
         options.pop(name, None)
-    return open_job(
-        images=[files[role] for role in image_roles(files)],
-        model=arguments.model,
-        out=arguments.out,
-        background=getattr(arguments, "background", "auto"),
-        options=options,
-        overwrite=arguments.overwrite,
-        **{
-            name: value
-            for name, value in vars(arguments).items()
-            if name in ("block", "halo", "series")
-        },
-    )
+    # Only what was given: the job has the defaults.
+    named = ("model", "out", "background", "overwrite", "block", "halo", "series")
+    given = {name: value for name, value in vars(arguments).items() if name in named}
+    return open_job(images=[files[role] for role in image_roles(files)], options=options, **given)

@@ -28,7 +28,7 @@ RANGES: Mapping[str, type[PhaseRanges] | type[WidefieldRanges]] = {
     "widefield": WidefieldRanges,
     "denoising": DenoisingRanges,
 }
-LARGEST_COUNT = 100_000
+LARGEST_COUNT = 100_000  # the names have five digits
 
 
 def run_simulate(arguments: Namespace) -> None:
@@ -45,9 +45,10 @@ def run_simulate(arguments: Namespace) -> None:
     check_inputs_stay(arguments, [] if arguments.recipe is None else [arguments.recipe])
     ranges = ranges_of(arguments)
     if arguments.solved:
-        numbers = range(arguments.count)
+        # No new folder: fields that an earlier run left there are kept.
+        out, numbers = Path(arguments.out), range(arguments.count)
         with bar("inverting", total=arguments.count) as shown:
-            for _ in solve_missing(Path(arguments.out), ranges, arguments.seed, numbers):
+            for _ in solve_missing(out, ranges, arguments.seed, numbers):
                 shown.update()
         say_done(f"{arguments.out}: {arguments.count} solved fields")
         return
@@ -57,15 +58,10 @@ def run_simulate(arguments: Namespace) -> None:
     ):
         records = []
         for index in range(arguments.count):
-            seed = arguments.seed + index
-            records.append(write_pair(folder, f"{index:05d}", seed, ranges))
+            records.append(write_pair(folder, f"{index:05d}", arguments.seed + index, ranges))
             shown.update()
-        record = {
-            "kind": arguments.kind,
-            "recipe": arguments.recipe,
-            "ranges": asdict(ranges),
-            "pairs": records,
-        }
+        record = {"kind": arguments.kind, "recipe": arguments.recipe}
+        record |= {"ranges": asdict(ranges), "pairs": records}
         (folder / OPTICS).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     say_done(f"{arguments.out}: {arguments.count} pairs and {OPTICS}")
 
@@ -79,6 +75,7 @@ def ranges_of(arguments: Namespace) -> PhaseRanges | WidefieldRanges:
     if arguments.recipe is None:
         return kind()
     recipe = read_recipe(arguments.recipe)
+    # The ranges of denoising are a subclass of those of widefield, hence no isinstance.
     if recipe.simulation is None or type(recipe.simulation) is not kind:
         raise RequestError(
             f"{arguments.recipe} is a recipe for {recipe.task}, not for {arguments.kind}; give the "
@@ -106,23 +103,10 @@ def _write_phase(folder: Path, name: str, pair: DefocusPair) -> dict[str, Any]:
     pixel_um, positions = pair.microscope.pixel_um, pair.defocus_um
     # A file has one z step. It is left out for more than two planes, whose steps differ.
     step = positions[1] - positions[0] if len(positions) == FEWEST_PLANES else None
-    write_image(
-        folder / f"{name}-planes.ome.tif",
-        pair.planes,
-        axes="PYX",
-        pixel_um=pixel_um,
-        unit="I/I_background",
-        name="planes",
-        z_step_um=step,
-    )
-    write_image(
-        folder / f"{name}-truth.ome.tif",
-        pair.phase,
-        axes="YX",
-        pixel_um=pixel_um,
-        unit="rad",
-        name="phase",
-    )
+    planes, truth = (folder / f"{name}-{role}.ome.tif" for role in ("planes", "truth"))
+    place: dict[str, Any] = {"axes": "PYX", "pixel_um": pixel_um, "z_step_um": step}
+    write_image(planes, pair.planes, unit="I/I_background", name="planes", **place)
+    write_image(truth, pair.phase, axes="YX", pixel_um=pixel_um, unit="rad", name="phase")
     return {
         "microscope": asdict(pair.microscope),
         "defocus_um": list(positions),
@@ -132,22 +116,10 @@ def _write_phase(folder: Path, name: str, pair: DefocusPair) -> dict[str, Any]:
 
 def _write_fluorescence(folder: Path, name: str, pair: WidefieldPair) -> dict[str, Any]:
     pixel_um, finer = pair.microscope.pixel_um, pair.truth.shape[-1] // pair.counts.shape[-1]
+    # The outer edges of both grids coincide, so the first finer pixel lies before the coarse one.
     shift = -(finer - 1) / (2 * finer) * pixel_um
-    write_image(
-        folder / f"{name}-image.ome.tif",
-        pair.counts,
-        axes="YX",
-        pixel_um=pixel_um,
-        unit="counts",
-        name="image",
-    )
-    write_image(
-        folder / f"{name}-truth.ome.tif",
-        pair.truth,
-        axes="YX",
-        pixel_um=pixel_um / finer,
-        unit="counts",
-        name="truth",
-        offset_um=(shift, shift),
-    )
+    image, truth = (folder / f"{name}-{role}.ome.tif" for role in ("image", "truth"))
+    place: dict[str, Any] = {"pixel_um": pixel_um / finer, "offset_um": (shift, shift)}
+    write_image(image, pair.counts, axes="YX", pixel_um=pixel_um, unit="counts", name="image")
+    write_image(truth, pair.truth, axes="YX", unit="counts", name="truth", **place)
     return {"microscope": asdict(pair.microscope), "camera": asdict(pair.camera)}

@@ -18,13 +18,7 @@ from napari_cvdm.training.state import STATE, is_without_state, kept_if_resumabl
 
 
 def run_train(arguments: Namespace) -> None:
-    """Carry out the command.
-
-    Raises
-    ------
-    KeyboardInterrupt
-        With the advice to resume, where there is something to resume from.
-    """
+    """Carry out the command; an interruption says how to resume, where there is something to."""
     request = TrainRequest(
         recipe=arguments.recipe,
         out=arguments.out,
@@ -39,6 +33,7 @@ def run_train(arguments: Namespace) -> None:
     out = Path(request.out)
     check_folder(out, request.resume)
     recipe = read_recipe(request.recipe)
+    # A kill may come between the model and its state.
     if request.resume and load_state(out, recipe.fingerprint) is None:
         print(
             f"napari-cvdm: warning: {out} has no {STATE} that was saved in full, so the training "
@@ -88,19 +83,17 @@ def _relay(request: TrainRequest, name: str) -> Trained:
             if shown is None or step.stage != stage:
                 if shown is not None:
                     shown.close()
-                stage, shown = (
-                    step.stage,
-                    bar(f"{name}, {step.stage}", total=step.total, initial=step.step),
-                )
+                stage = step.stage
+                shown = bar(f"{name}, {stage}", total=step.total, initial=step.step)
             shown.update(step.step - shown.n)
             if step.terms or step.score is not None:
-                tqdm.write(line_of(step, shown))
+                tqdm.write(line_of(step, shown))  # print would break the bar
             for finding in step.findings or ():
                 if finding.name not in warned:
                     warned.add(finding.name)
+                    threshold = f"threshold {finding.threshold:.3g}"
                     tqdm.write(
-                        f"{finding.name} ({finding.value:.3g}, threshold {finding.threshold:.3g}): "
-                        f"{finding.advice}"
+                        f"{finding.name} ({finding.value:.3g}, {threshold}): {finding.advice}"
                     )
     if shown is not None:
         shown.close()
@@ -110,6 +103,7 @@ def _relay(request: TrainRequest, name: str) -> Trained:
 def line_of(step: TrainStep, shown: Any) -> str:
     """One line of the log: stage, step, loss terms, time left by the pace of the bar."""
     terms = "  ".join(f"{name} {value:.4g}" for name, value in step.terms.items())
+    # Of the steps of this run: those before it were resumed.
     pace = (shown.n - shown.initial) / max(shown.format_dict["elapsed"], 1e-9)
     if step.score is not None:
         terms += (

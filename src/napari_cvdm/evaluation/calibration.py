@@ -9,6 +9,7 @@ from collections.abc import Generator, Mapping, Sequence
 from copy import copy
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -43,7 +44,7 @@ from napari_cvdm.training.sources import solve_field
 LEVEL = 0.9
 FLOOR = 0.0  # the quantile of the scores is finite without it: a spread of zero counts as wrong
 BLOCK_PX = 32
-STOCHASTIC = ("sde-2m", "ancestral")
+STOCHASTIC = ("sde-2m", "ancestral")  # the samplers that add fresh noise
 DISTRIBUTION_SEED = 5_000_000  # the shipped models were trained on other fields
 
 
@@ -59,14 +60,11 @@ class Calibration:
         In (0, 1).
     floor : float
         Least spread that counts, in the unit of the result.
-    samples, steps : int
-    sampler : str
+    samples, steps, sampler
         With which it was fitted. It holds for this sampler. It is also used for more steps and for
         other numbers of samples.
-    set : str
-        The pairs that it was fitted on.
-    fields : int
-        How many of them had pixels that could be trusted.
+    set, fields
+        The pairs that it was fitted on, and how many of them had pixels that could be trusted.
     date : str
         ISO 8601.
     """
@@ -88,16 +86,10 @@ class Calibration:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Scores:
-    """Errors over spread of the fields of a set.
+    """Errors over spread of the fields of a set, which `set` describes.
 
-    Parameters
-    ----------
-    set : str
-        What the set is, in words.
-    fields : tuple of ndarray of shape (n,)
-        abs(error) / max(spread, floor) of each field's pixels that can be trusted.
-    left_out : int
-        Fields without such a pixel.
+    `fields` has abs(error) / max(spread, floor) of each field's pixels that can be trusted, shape
+    (n,). `left_out` fields have no such pixel.
     """
 
     set: str
@@ -111,10 +103,7 @@ def scores_of(
 ) -> Generator[Progress, None, Scores]:
     """Reconstruct every pair of a set, and keep error over spread.
 
-    Raises
-    ------
-    RequestError
-        One sample only, or what is wrong with a pair.
+    RequestError for one sample only, or where a pair is wrong.
     """
     sampling.check_spread()
     found = []
@@ -125,9 +114,8 @@ def scores_of(
         where = step.pixels()
         found.append(conformal_scores(step.error[where], step.reconstruction.std[where], FLOOR))
     kept = tuple(scores for scores in found if scores.size)
-    return Scores(
-        set=pairs.description, fields=kept, sampling=sampling, left_out=len(found) - len(kept)
-    )
+    left_out = len(found) - len(kept)
+    return Scores(set=pairs.description, fields=kept, sampling=sampling, left_out=left_out)
 
 
 def conformal_factor(fields: Sequence[np.ndarray], level: float = LEVEL) -> float:
@@ -160,12 +148,14 @@ def conformal_factor(fields: Sequence[np.ndarray], level: float = LEVEL) -> floa
     """
     _check_level(level, len(fields))
     scores, _, weights = _pooled(fields)
+    # What the weights lack to 1 is that of the unknown field, whose scores are infinite.
     return _quantile(scores, weights / (len(fields) + 1), level)
 
 
 def _check_level(level: float, count: int) -> None:
     if not 0 < level < 1:
         raise RequestError(f"level is {level:g}; allowed is between 0 and 1. 0.9 is usual.")
+    # Else the quantile is the infinite score of the unknown field.
     if level * (count + 1) > count:
         raise RequestError(
             f"{count} fields cannot be calibrated for a level of {level:g}: at least "
@@ -175,7 +165,7 @@ def _check_level(level: float, count: int) -> None:
 
 def least_fields(level: float) -> int:
     """The fewest fields that a level can be calibrated with."""
-    return int(np.ceil(level / (1 - level) - 1e-9))
+    return int(np.ceil(level / (1 - level) - 1e-9))  # 0.9 / (1 - 0.9) is above 9 in floats
 
 
 def _pooled(fields: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -188,6 +178,7 @@ def _pooled(fields: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.nd
 
 def _quantile(scores: np.ndarray, weights: np.ndarray, level: float) -> float:
     """The first of rising scores up to which the weights sum to the level."""
+    # The sum of many weights misses the level by rounding.
     place = int(np.searchsorted(np.cumsum(weights), level - 1e-12))
     return float(scores[min(place, len(scores) - 1)])
 
@@ -195,12 +186,10 @@ def _quantile(scores: np.ndarray, weights: np.ndarray, level: float) -> float:
 def fitted(scores: Scores, level: float = LEVEL) -> Calibration:
     """The calibration of the fields of a set.
 
-    Raises
-    ------
-    RequestError
-        Too few fields, or more than the allowed share of errors without any spread.
+    RequestError for too few fields, or more than the allowed share of errors without any spread.
     """
     factor = conformal_factor(scores.fields, level)
+    # Scores are infinite where no spread is, and 0 where no error is.
     if not np.isfinite(factor) or factor <= 0:
         raise RequestError(
             "the spread is zero where the error is not, or the error is zero everywhere (factor "
@@ -228,15 +217,12 @@ def covered(fields: Sequence[np.ndarray], factor: float) -> np.ndarray:
 def left_out_coverage(fields: Sequence[np.ndarray], level: float = LEVEL) -> np.ndarray:
     """Share covered in each field by the factor of all other fields, shape (K,).
 
-    It is the expected coverage where no field can be held out.
-
-    Raises
-    ------
-    RequestError
-        Too few fields to leave one out.
+    It is the expected coverage where no field can be held out. RequestError for too few fields to
+    leave one out.
     """
     _check_level(level, len(fields) - 1)
     scores, owners, weights = _pooled(fields)
+    # K - 1 other fields and the unknown one: each has the weight 1 / K.
     factors = [
         _quantile(scores, np.where(owners == number, 0.0, weights) / len(fields), level)
         for number in range(len(fields))
@@ -253,7 +239,6 @@ def calibrate_frame(
 
     Parameters
     ----------
-    frame : ResultFrame
     truth : ndarray of shape (Y, X)
     settings : mapping
         Of the result's provenance: samples, steps, sampler.
@@ -282,18 +267,15 @@ def calibrate_frame(
     )
     if sampling.samples < 2:
         raise RequestError("the result has one sample, and so no spread; add samples first.")
-    error, spread, valid = frame.mean.astype(np.float64) - truth, frame.spread, frame.valid
+    error, spread = frame.mean.astype(np.float64) - truth, frame.spread
+    # A pixel of unknown truth would count as one without an error.
+    valid = frame.valid & np.isfinite(error)
     if phase and valid.any():
-        error -= error[valid].mean()
-    rows, columns = (range(0, size, BLOCK_PX) for size in error.shape)
-    places = [
-        (slice(top, top + BLOCK_PX), slice(left, left + BLOCK_PX))
-        for top in rows
-        for left in columns
-    ]
+        error -= error[valid].mean()  # planes determine no absolute phase
+    sides = ([slice(at, at + BLOCK_PX) for at in range(0, size, BLOCK_PX)] for size in error.shape)
     blocks = tuple(
         conformal_scores(error[place][valid[place]], spread[place][valid[place]], FLOOR)
-        for place in places
+        for place in product(*sides)
         if valid[place].any()
     )
     yield Progress(stage="comparing spread and error", done=1, total=1)
@@ -303,11 +285,9 @@ def calibrate_frame(
 def with_noise_scale(model: Checkpoint, scale: float) -> Checkpoint:
     """The same model with another scale of the sampler's fresh noise; the weights are shared.
 
-    Raises
-    ------
-    ValueError
-        A scale that is not allowed, see `CVDMConfig`.
+    ValueError for a scale that is not allowed, see `CVDMConfig`.
     """
+    # Shallow: the config alone is replaced.
     network = copy(model.network)
     network.config = replace(model.network.config, noise_scale=scale)
     card = replace(model.card, network={**model.card.network, "noise_scale": scale})
@@ -319,10 +299,7 @@ def scores_by_scale(
 ) -> Generator[Progress, None, Mapping[float, SpreadScore]]:
     """Reconstruct every pair of a set with each scale of the fresh noise.
 
-    Returns
-    -------
-    mapping of float to SpreadScore
-        The mean over the fields, each in its unit; the best scale has the least `crps`.
+    The result is the mean over the fields, each in its unit; the best scale has the least `crps`.
 
     Raises
     ------
@@ -337,17 +314,15 @@ def scores_by_scale(
             f"sampler is {sampling.sampler}, which adds no fresh noise; a noise scale is for "
             f"{' and '.join(STOCHASTIC)}."
         )
+    # All at once, so that a wrong scale is refused before any work.
     scaled, found = {scale: with_noise_scale(model, scale) for scale in scales}, {}
     for number, (scale, one) in enumerate(scaled.items()):
         scores = []
         for step in reconstruct_pairs(pairs, one, sampling):
             if isinstance(step, Progress):
-                yield replace(
-                    step,
-                    stage=f"noise scale {scale:g}: {step.stage}",
-                    done=step.done + number * len(pairs),
-                    total=len(scaled) * len(pairs),
-                )
+                done, total = step.done + number * len(pairs), len(scaled) * len(pairs)
+                stage = f"noise scale {scale:g}: {step.stage}"
+                yield replace(step, stage=stage, done=done, total=total)
             elif (score := _field_score(step)) is not None:
                 scores.append(score)
         if not scores:
@@ -360,6 +335,7 @@ def scores_by_scale(
 
 def _field_score(found: ReconstructedPair) -> SpreadScore | None:
     where, samples = found.pixels(), found.reconstruction.samples
+    # Over the unit, as fields of more light would else outweigh the others.
     if samples is None or not where[0].size:
         return None
     return spread_score(samples[:, *where] / found.unit, found.truth[where] / found.unit)
@@ -376,8 +352,6 @@ def fit_distribution(
 
     Parameters
     ----------
-    card : ModelCard
-        Has the ranges that its training fields were drawn from.
     fields, held_out : int
         Fields that are described, and further ones that the threshold is taken from.
     first_seed : int
@@ -413,6 +387,7 @@ def _training_vectors(ranges: Simulation, seed: int, unit: str) -> np.ndarray:
     if isinstance(ranges, PhaseRanges):
         maps = solve_field(seed, ranges).maps
         channels = network_channels(maps, FieldNumbers.measure(maps))
+        # Without what the network sees around the frame, as an image is judged.
         return channel_vectors(channels[:, *inner_frame(maps)].numpy(), unit)
     # The signal of this task is that of every fluorescence task.
     return vectors_of(

@@ -30,7 +30,7 @@ from napari_cvdm.evaluation.resolution import decorrelation
 from napari_cvdm.models.checkpoint import Checkpoint
 
 ENSEMBLES = (4, 8, 16, 32)
-POOLED_PIXELS = 2_000
+POOLED_PIXELS = 2_000  # of a field: all fields are drawn into one figure
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -82,7 +82,7 @@ class Evaluation:
     ----------
     model : mapping
         Name, SHA-256, task, unit, noise scale and calibration.
-    set, description : str
+    set, description
         Name of the set, and what it is.
     left_out : int
         Fields without a pixel that could be trusted.
@@ -110,21 +110,20 @@ def evaluate(
 ) -> Generator[Progress, None, Evaluation]:
     """Reconstruct every pair of a set with at least 4 samples, and measure; 32 give all figures.
 
-    Raises
-    ------
-    RequestError
-        Too few samples, no pixel that can be trusted in any field, or what is wrong with a pair.
+    RequestError for too few samples, no pixel that can be trusted in any field, or a wrong pair.
     """
     if sampling.samples < ENSEMBLES[0]:
         raise RequestError(
             f"samples is {sampling.samples}; at least {ENSEMBLES[0]} are needed to judge a spread. "
             "32 give all figures."
         )
+    # A field is measured as it comes: the samples of many would fill the memory.
     reports, example, left_out, seconds = [], None, 0, 0.0
     for step in reconstruct_pairs(pairs, model, sampling):
         if isinstance(step, Progress):
             yield step
             continue
+        # By the run itself, which does not know how long a pair takes to make.
         seconds += float(step.reconstruction.provenance.timings_s["total"])
         if (report := field_report(step)) is None:
             left_out += 1
@@ -162,16 +161,13 @@ def field_report(found: ReconstructedPair) -> FieldReport | None:
     result, unit, where = found.reconstruction, found.unit, found.pixels()
     if not result.valid.any() or result.samples is None:
         return None
-    truth, samples, spread, error = (
-        found.truth[where] / unit,
-        result.samples[:, *where] / unit,
-        result.std[where] / unit,
-        np.abs(found.error[where]) / unit,
-    )
+    size = np.abs(found.error[where])
+    truth, samples = found.truth[where] / unit, result.samples[:, *where] / unit
+    spread, error = result.std[where] / unit, size / unit
     structure = structure_of(result.mean)[where]
     calibrated = None
     if result.interval is not None:
-        calibrated = float(np.mean(np.abs(found.error[where]) <= result.interval[where]))
+        calibrated = float(np.mean(size <= result.interval[where]))
     images = {"mean": result.mean, "one sample": found.one_sample, "truth": found.pair.truth}
     return FieldReport(
         tags=found.pair.tags,
@@ -186,7 +182,8 @@ def field_report(found: ReconstructedPair) -> FieldReport | None:
             name: decorrelation(image).resolution_um(result.pixel_um)
             for name, image in images.items()
         },
-        pooled=np.stack([spread, error])[:, :POOLED_PIXELS],
+        # Evenly drawn: pixels of a small field come row by row.
+        pooled=np.stack([spread, error])[:, :: -(-spread.size // POOLED_PIXELS)],
         removal=np.stack([sparsification(spread, error), sparsification(error, error)]),
         wavelength_um=found.pair.request.known_optics("wavelength_um"),
     )
@@ -199,6 +196,7 @@ def _accuracies(found: ReconstructedPair) -> dict[str, Accuracy]:
         "mean": accuracy(mean, truth, valid),
         "one sample": accuracy(found.one_sample / unit, truth, valid),
     }
+    # What the result cannot know, a constant or the scale of the truth, is named apart.
     if found.reconstruction.unit == "rad":
         figures["mean, with piston"] = accuracy(mean, found.pair.truth / unit, valid)
     else:
@@ -212,4 +210,4 @@ def _peak_memory_mb() -> float | None:
     except ImportError:  # Windows
         return None
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return most / (1e6 if sys.platform == "darwin" else 1e3)
+    return most / (1e6 if sys.platform == "darwin" else 1e3)  # bytes there, kB elsewhere

@@ -20,10 +20,10 @@ from skimage.metrics import structural_similarity
 
 from napari_cvdm.core.statistics import normal_factor
 
-RANGE_PERCENTILES = (0.1, 99.9)
+RANGE_PERCENTILES = (0.1, 99.9)  # else single pixels would set the range
 SSIM_SIGMA_PX = 1.5
 MS_SSIM_WEIGHTS = (0.0448, 0.2856, 0.3001)  # the first three of Wang 2003: five scales need 161 px
-MS_SSIM_SIDE_PX = 41
+MS_SSIM_SIDE_PX = 41  # a window of 11 px fits the third scale: 4 * (11 - 1) + 1
 LEVELS = (0.5, 0.8, 0.9, 0.95)
 REMOVED = np.linspace(0, 0.95, 20)
 LARGE_SHARE = 0.1
@@ -38,7 +38,7 @@ class Accuracy:
     rmse, mae : float
         In the unit of the result.
     psnr : float or None
-        [dB]; None where the truth is constant.
+        [dB]; None where the truth is constant, or met exactly.
     ssim, ms_ssim : float or None
         The latter also None without torchmetrics, or in a field under 41 px.
     """
@@ -53,6 +53,7 @@ class Accuracy:
 
 def accuracy(found: np.ndarray, truth: np.ndarray, valid: np.ndarray) -> Accuracy:
     """Figures over the valid pixels, at least one, of images (Y, X)."""
+    # In float64: squares of counts lose digits in float32.
     error = (found.astype(np.float64) - truth)[valid]
     low, high = np.percentile(truth[valid], RANGE_PERCENTILES)
     span, square = float(high - low), float(np.mean(error**2))
@@ -100,6 +101,7 @@ def ms_ssim(found: np.ndarray, truth: np.ndarray, span: float) -> float | None:
     first, second = (
         torch.from_numpy(image.astype(np.float64))[None, None] for image in (found, truth)
     )
+    # relu: a negative similarity has no power that is a fraction.
     return float(measure(first, second, data_range=span, betas=MS_SSIM_WEIGHTS, normalize="relu"))
 
 
@@ -167,6 +169,7 @@ def spread_score(samples: np.ndarray, truth: np.ndarray) -> SpreadScore:
 
 def mean_score(scores: Sequence[SpreadScore]) -> SpreadScore:
     """The mean of every figure over fields; all of the same number of samples."""
+    # NaN: a field without an error has no ranking.
     numbers = {
         name: float(np.nanmean([getattr(score, name) for score in scores]))
         for name in ("error", "variance", "crps", "ause", "auroc")
@@ -193,10 +196,9 @@ def spread_skill(variances: np.ndarray, errors: np.ndarray, samples: int) -> flo
 
     It is 1 where the spread is as large as the error.
     """
-    error = float(np.mean(errors))
-    return (
-        sqrt((1 + 1 / samples) * float(np.mean(variances)) / error) if error > 0 else float("nan")
-    )
+    error, variance = float(np.mean(errors)), float(np.mean(variances))
+    # 1 + 1/N: the mean of N samples scatters about that of the posterior.
+    return sqrt((1 + 1 / samples) * variance / error) if error > 0 else float("nan")
 
 
 def sparsification(
@@ -208,6 +210,7 @@ def sparsification(
     1 for none. `error` is abs(mean - truth); shares are in [0, 1).
     """
     squares = np.square(error[np.argsort(spread, kind="stable")].astype(np.float64))
+    # The sums up to each count are those of the pixels that remain.
     kept = np.maximum(1, np.round((1 - np.asarray(removed)) * len(squares)).astype(int))
     curve = np.sqrt(np.cumsum(squares)[kept - 1] / kept)
     return curve / np.sqrt(squares.mean()) if squares.any() else np.zeros(len(kept))
@@ -218,9 +221,8 @@ def ause(spread: np.ndarray, error: np.ndarray) -> float:
 
     It is 0 for a spread that ranks the pixels as the error does.
     """
-    return float(
-        np.trapezoid(sparsification(spread, error) - sparsification(error, error), REMOVED)
-    )
+    above = sparsification(spread, error) - sparsification(error, error)
+    return float(np.trapezoid(above, REMOVED))
 
 
 def auroc(spread: np.ndarray, error: np.ndarray, share: float = LARGE_SHARE) -> float:
@@ -232,5 +234,6 @@ def auroc(spread: np.ndarray, error: np.ndarray, share: float = LARGE_SHARE) -> 
     count = int(large.sum())
     if count in (0, large.size):
         return float("nan")
+    # U / (n1 n2), with U from the sum of ranks; ties count half.
     ranks = stats.rankdata(spread)
     return float((ranks[large].sum() - count * (count + 1) / 2) / (count * (large.size - count)))

@@ -46,10 +46,11 @@ NAMED = {
     DIM: "with down to a tenth of the least light of the training",
     OTHER_OPTICS: "with optics outside those of the training",
 }
+# In steps of 16, as a phase is inverted.
 SMALLEST_FIELD_PX, FIELD_STEP_PX = 32, 16
 # Added to the seed: neither training nor its validation reaches these.
 EVALUATION_SEED, CALIBRATION_SEED = (600_000, 700_000)
-MOST_PIXELS = 20_000
+MOST_PIXELS = 20_000  # of a field: ranks of all samples take time
 Tag = str | float
 Simulation = PhaseRanges | WidefieldRanges
 
@@ -58,14 +59,9 @@ Simulation = PhaseRanges | WidefieldRanges
 class TestPair:
     """A request, and what its result ought to be.
 
-    Parameters
-    ----------
-    request : ReconstructionRequest
-        With the optics that are known; whoever evaluates replaces its samples, steps and seed.
-    truth : ndarray of shape (uY, uX)
-        On the grid of the result and in its unit; phase without its mean.
-    tags : mapping of str to str or float
-        What results are grouped by: structure, photons, dz_um, na, ...
+    The request has the optics that are known; whoever evaluates replaces samples, steps and seed.
+    The truth (uY, uX) has the grid and the unit of the result; a phase is without its mean. Results
+    are grouped by tags: structure, photons, dz_um, na, ...
     """
 
     request: ReconstructionRequest
@@ -77,14 +73,8 @@ class TestPair:
 class PairSet:
     """Pairs that are made, or read, when their turn comes.
 
-    Parameters
-    ----------
-    name : str
-        In one word or a path.
-    description : str
-        What it is, for tables and cards.
-    pairs : tuple of callable
-        () -> TestPair.
+    `name` is a word or a path, and `description` is for tables and cards. `pairs` are callables
+    () -> TestPair.
     """
 
     name: str
@@ -100,18 +90,8 @@ class PairSet:
 class PairSelection:
     """Which pairs of a set.
 
-    Parameters
-    ----------
-    fields : int
-        How many of a simulation.
-    first_seed : int
-        Of a simulation, see `simulated_pairs`.
-    field_px : int, optional
-        Side of simulated fields; as in training unless given.
-    optics : mapping
-        Of measured pairs, where their files do not say; see `measured_pairs`.
-    register : bool
-        Move the truth of a measured pair onto its image.
+    The first three are of a simulation, see `simulated_pairs`; without `field_px`, fields are as
+    large as in training. `optics` and `register` are of measured pairs, see `measured_pairs`.
     """
 
     fields: int = 32
@@ -122,20 +102,10 @@ class PairSelection:
 
 
 def pair_set(name: str, card: ModelCard, choice: PairSelection) -> PairSet:
-    """The set of a name, or of a folder.
+    """The set of a name, or of a folder; RequestError for neither, or a folder without pairs.
 
-    Parameters
-    ----------
-    name : str
-        ``simulation`` gives fresh fields of the ranges that the model was trained on. ``dim`` and
-        ``other-optics`` give fields outside them. Any other name is a folder.
-    card : ModelCard
-    choice : PairSelection
-
-    Raises
-    ------
-    RequestError
-        Neither, or a folder without pairs.
+    ``simulation`` gives fresh fields of the ranges that the model was trained on. ``dim`` and
+    ``other-optics`` give fields outside them. Any other name is a folder.
     """
     if name in NAMED:
         if choice.fields < 1:
@@ -156,6 +126,7 @@ def trained_ranges(card: ModelCard) -> Simulation:
     """The ranges that a model was trained on; those by default where its card does not say."""
     kind = RANGES[card.task]
     known, allowed = card.training.get("simulation") or {}, {entry.name for entry in fields(kind)}
+    # JSON has lists, and a card may be of a version with other ranges.
     values: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list | tuple) else value
         for name, value in known.items()
@@ -167,10 +138,7 @@ def trained_ranges(card: ModelCard) -> Simulation:
 def resize_fields(ranges: Simulation, field_px: int | None) -> Simulation:
     """The same ranges with fields of another side [px of the measured image].
 
-    Raises
-    ------
-    RequestError
-        A side that is too small, or for phase no multiple of 16.
+    RequestError for a side that is too small, or no multiple of 16.
     """
     if field_px is None:
         return ranges
@@ -179,11 +147,9 @@ def resize_fields(ranges: Simulation, field_px: int | None) -> Simulation:
             f"field_px is {field_px}; allowed are multiples of {FIELD_STEP_PX} from "
             f"{SMALLEST_FIELD_PX}. 128 is a good start."
         )
-    return (
-        replace(ranges, field_px=(field_px, field_px))
-        if isinstance(ranges, PhaseRanges)
-        else replace(ranges, field_px=field_px)
-    )
+    if isinstance(ranges, PhaseRanges):
+        return replace(ranges, field_px=(field_px, field_px))
+    return replace(ranges, field_px=field_px)
 
 
 def shift_ranges(name: str, ranges: Simulation) -> Simulation:
@@ -192,6 +158,7 @@ def shift_ranges(name: str, ranges: Simulation) -> Simulation:
     ``dim`` has down to a tenth of their least light. ``other-optics`` has planes up to three times
     farther apart, or objectives of up to a quarter less aperture.
     """
+    # Neighbours of the trained ranges, which share no more than their ends.
     if name == DIM:
         return replace(ranges, photons=(ranges.photons[0] / 10, ranges.photons[0]))
     if name == OTHER_OPTICS and isinstance(ranges, PhaseRanges):
@@ -204,31 +171,23 @@ def shift_ranges(name: str, ranges: Simulation) -> Simulation:
 def simulated_pairs(
     count: int, first_seed: int, ranges: Simulation, name: str = SIMULATION
 ) -> PairSet:
-    """Fresh fields of a simulation.
+    """Fresh fields of a simulation; RequestError for a task that is not of this package.
 
     `first_seed` is EVALUATION_SEED or CALIBRATION_SEED, plus a number of one's own. Fields of
     different seeds share nothing.
-
-    Raises
-    ------
-    RequestError
-        The ranges of a task that is not one of this package.
     """
-    if not isinstance(ranges, PhaseRanges | WidefieldRanges):
+    make: Callable[[int], TestPair]
+    if isinstance(ranges, PhaseRanges):
+        make = partial(_phase_pair, ranges)
+        side = " to ".join(str(px) for px in dict.fromkeys(ranges.field_px))
+    elif isinstance(ranges, WidefieldRanges):
+        make, side = partial(_fluorescence_pair, ranges), str(ranges.field_px)
+    else:
         raise RequestError(
             f"task {ranges.task!r} has no simulated pairs; phase-2shot, widefield-x2 and denoise "
             "have. Give a folder with the folders measured and truth."
         )
-    make: Callable[[int], TestPair] = (
-        partial(_phase_pair, ranges)
-        if isinstance(ranges, PhaseRanges)
-        else partial(_fluorescence_pair, ranges)
-    )
-    side = (
-        ranges.field_px
-        if isinstance(ranges, WidefieldRanges)
-        else " to ".join(str(px) for px in dict.fromkeys(ranges.field_px))
-    )
+    # Numbered as the fields of a training, whose seeds stay below.
     return PairSet(
         name=name,
         description=f"{count} simulated fields of {side} px, {NAMED[name]}, seed {first_seed}",
@@ -242,6 +201,7 @@ def _phase_pair(ranges: PhaseRanges, seed: int) -> TestPair:
     def draw(
         rng: np.random.Generator, shape: tuple[int, int], within: PhaseRanges, pixel_um: float
     ) -> np.ndarray:
+        # Looked up with a copy, so that the field stays that of its seed.
         kinds.append(OBJECTS[object_kinds(deepcopy(rng))[0]][0].__name__)
         return draw_phase(rng, shape, within, pixel_um)
 
@@ -250,14 +210,11 @@ def _phase_pair(ranges: PhaseRanges, seed: int) -> TestPair:
         image=_stack(pair.planes, "PYX", pair.microscope),
         model="",
         defocus_um=pair.defocus_um,
-        condenser_na=pair.condenser_na or None,
+        condenser_na=pair.condenser_na or None,  # coherent light
     )
-    distance_um = pair.defocus_um[-1] - pair.defocus_um[0]
-    return TestPair(
-        request=request,
-        truth=pair.phase,
-        tags={"structure": kinds[0], "dz_um": distance_um, **_tags(pair.microscope, pair.photons)},
-    )
+    dz_um = pair.defocus_um[-1] - pair.defocus_um[0]
+    tags = _tags(kinds[0], pair.microscope, pair.photons, dz_um=dz_um)
+    return TestPair(request=request, truth=pair.phase, tags=tags)
 
 
 def _fluorescence_pair(ranges: WidefieldRanges, seed: int) -> TestPair:
@@ -268,11 +225,8 @@ def _fluorescence_pair(ranges: WidefieldRanges, seed: int) -> TestPair:
         return ranges.draw(rng, side, pixel_um)
 
     pair = simulate_fluorescence(seed, ranges, draw)
-    return TestPair(
-        request=widefield_request(pair),
-        truth=pair.truth,
-        tags={"structure": kinds[0], **_tags(pair.microscope, pair.photons)},
-    )
+    tags = _tags(kinds[0], pair.microscope, pair.photons)
+    return TestPair(request=widefield_request(pair), truth=pair.truth, tags=tags)
 
 
 def widefield_request(pair: WidefieldPair) -> ReconstructionRequest:
@@ -291,8 +245,9 @@ def _stack(array: np.ndarray, axes: str, microscope: Microscope) -> ImageStack:
     )
 
 
-def _tags(microscope: Microscope, photons: float) -> dict[str, Tag]:
-    tags: dict[str, Tag] = {"photons": photons, "pixel_um": microscope.pixel_um}
+def _tags(kind: str, microscope: Microscope, photons: float, **more: float) -> dict[str, Tag]:
+    tags: dict[str, Tag] = {"structure": kind, **more, "photons": photons}
+    tags["pixel_um"] = microscope.pixel_um
     return tags if microscope.na is None else {**tags, "na": float(microscope.na)}
 
 
@@ -307,7 +262,6 @@ def measured_pairs(
 
     Parameters
     ----------
-    folder : path
     card : ModelCard
         Says the task, and with it how truth and measured image go together.
     optics : mapping, optional
@@ -326,9 +280,8 @@ def measured_pairs(
     )
     entries = folders.entries(card.task)
     pairs = tuple(partial(_measured_pair, entry, card.task, register) for entry in entries)
-    return PairSet(
-        name=str(folder), description=f"{len(pairs)} measured pairs of {folder}", pairs=pairs
-    )
+    description = f"{len(pairs)} measured pairs of {folder}"
+    return PairSet(name=str(folder), description=description, pairs=pairs)
 
 
 def _measured_pair(entry: PairEntry, task: str, register: bool) -> TestPair:
@@ -337,6 +290,7 @@ def _measured_pair(entry: PairEntry, task: str, register: bool) -> TestPair:
     phase = RANGES[task] is PhaseRanges
     known = {name: pair.optics.get(name) for name in OPTICS}
     pixel_um = known.pop("pixel_um")
+    # A phase has a stack of planes, fluorescence the one that there is.
     image = ImageStack(
         array=measured if phase else measured[0],
         axes="PYX" if phase else "YX",
@@ -348,7 +302,7 @@ def _measured_pair(entry: PairEntry, task: str, register: bool) -> TestPair:
         {name: pair.optics[name] for name in ("defocus_um", "condenser_na")} if phase else {}
     )
     request = ReconstructionRequest(image=image, model="", **planes)
-    request.optics_value("pixel_um")
+    request.optics_value("pixel_um")  # an error where nobody states it
     return TestPair(request=request, truth=truth, tags={"structure": entry.view})
 
 
@@ -383,6 +337,7 @@ class ReconstructedPair:
     reconstruction: Reconstruction = field(repr=False)
 
     def __post_init__(self) -> None:
+        # Broadcasting would compare other shapes without an error.
         found, wanted = self.reconstruction.mean.shape, self.pair.truth.shape
         if found != wanted:
             raise RequestError(
@@ -399,6 +354,7 @@ class ReconstructedPair:
         """
         if self.reconstruction.unit == "rad":
             return 1.0
+        # From the image: a classical method estimates no scale.
         request = self.pair.request
         counts, level = above_dark(request.image.frame(())[0], request.background)
         return IntensityScale.fit(counts, level).scale
@@ -445,18 +401,10 @@ class ReconstructedPair:
 def reconstruct_pairs(
     pairs: PairSet, model: Checkpoint | Baseline, sampling: Sampling
 ) -> Generator[Progress | ReconstructedPair, None, None]:
-    """Reconstruct every pair of a set.
+    """Reconstruct every pair of a set; RequestError where one is wrong.
 
-    Yields
-    ------
-    Progress or ReconstructedPair
-        Progress counts the pairs; after each pair comes its field. A single answer (of a method
-        without a spread) is repeated, so it states a spread of zero.
-
-    Raises
-    ------
-    RequestError
-        What is wrong with a pair.
+    Progress counts the pairs; after each pair comes its field. A single answer (of a method without
+    a spread) is repeated, so it states a spread of zero.
     """
     for number, load in enumerate(pairs.pairs):
         pair = load()

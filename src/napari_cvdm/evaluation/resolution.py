@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from scipy.ndimage import gaussian_filter, map_coordinates
+from scipy.ndimage import map_coordinates
 from scipy.signal.windows import tukey
 from skimage.transform import resize
 from torch import Tensor
@@ -22,6 +22,7 @@ from napari_cvdm.evaluation.pair_sets import (
     PairSet,
     ReconstructedPair,
     Sampling,
+    Tag,
     TestPair,
     reconstruct_pairs,
     trained_ranges,
@@ -32,10 +33,8 @@ from napari_cvdm.simulate.ranges import WidefieldRanges
 from napari_cvdm.simulate.scenes import MARGIN_PX, UPSAMPLING, simulate_widefield
 from napari_cvdm.simulate.structures import splat
 
-RADII = 50
-FILTERS = 10
-APODISED_PX = 20
-LEAST_PEAK = 1e-3
+RADII, FILTERS, APODISED_PX = 50, 10, 20  # as in casus/pyres, a port to Python
+LEAST_PEAK = 1e-3  # maxima that stand out by less are those of noise
 DIP = 0.81  # Rayleigh's: the middle of two points that are just apart is at 0.81 of them
 SEPARATIONS_UM = (0.06, 0.08, 0.10, 0.12, 0.14, 0.16, 0.18, 0.20, 0.22, 0.24)
 PER_FIELD = 5  # separations, one for each row of pairs
@@ -51,13 +50,9 @@ MOST_SAMPLES = 8
 class Decorrelation:
     """What decorrelation analysis found.
 
-    Parameters
-    ----------
-    cutoff : float
-        Highest frequency with structure above noise, in parts of the Nyquist frequency, 0 to 1. It
-        is 0 where there is none.
-    radii, curve : ndarray of shape (R,)
-        d(r) of the image without a filter.
+    `cutoff` is the highest frequency with structure above noise, in parts of the Nyquist frequency,
+    0 to 1; 0 where there is none. `radii` and `curve`, of shape (R,), are r and d(r) of the image
+    without a filter.
     """
 
     cutoff: float
@@ -77,7 +72,7 @@ def decorrelation(image: np.ndarray) -> Decorrelation:
     Descloux, Grussmayer and Radenovic, Nature Methods 16, 918 (2019): the highest peak position
     over a series of high-pass filters.
     """
-    # The spectrum of the image without mean, faded at its frame; frequencies over Nyquist's.
+    # Faded at its frame, which would be an edge; frequencies are over Nyquist's.
     fade = np.outer(*(tukey(size, min(1.0, 2 * APODISED_PX / size)) for size in image.shape))
     spectrum = np.fft.fft2((image - image.mean(dtype=np.float64)) * fade)
     y, x = (2 * np.fft.fftfreq(size) for size in image.shape)
@@ -85,13 +80,13 @@ def decorrelation(image: np.ndarray) -> Decorrelation:
     plain = decorrelation_curve(spectrum, radius, radii)
     if not np.isfinite(plain).all():
         return Decorrelation(cutoff=0.0, radii=radii, curve=np.zeros(RADII))
+    # Low frequencies outweigh the faint high ones, so they are filtered away step by step.
     curves = [plain]
     for sigma in np.geomspace(2 / max(image.shape) * 4, 0.5, FILTERS):
         filtered = spectrum * (1 - np.exp(-2 * (radius / (2 * sigma)) ** 2))
         curves.append(decorrelation_curve(filtered, radius, radii))
-    return Decorrelation(
-        cutoff=max(peak_position(curve, radii) for curve in curves), radii=radii, curve=plain
-    )
+    cutoff = max(peak_position(curve, radii) for curve in curves)
+    return Decorrelation(cutoff=cutoff, radii=radii, curve=plain)
 
 
 def decorrelation_curve(spectrum: np.ndarray, radius: np.ndarray, radii: np.ndarray) -> np.ndarray:
@@ -101,6 +96,7 @@ def decorrelation_curve(spectrum: np.ndarray, radius: np.ndarray, radii: np.ndar
     has a peak where signal ends and noise begins, and is NaN for an empty image.
     """
     amplitude = np.abs(spectrum)
+    # One pass for all radii: sums of rings, then sums of sums.
     inside = (radius > 0) & (radius <= 1)
     places = np.searchsorted(radii, radius[inside])
     sums, counts = (
@@ -120,6 +116,7 @@ def peak_position(curve: np.ndarray, radii: np.ndarray) -> float:
     """
     position = len(curve) - 1
     while position > 0:
+        # A curve that rises to its end has no maximum there: look before it.
         position = int(np.argmax(curve[: position + 1]))
         if position < len(curve) - 1 and curve[position] - curve[position:].min() > LEAST_PEAK:
             return float(radii[position]) if position > 0 else 0.0
@@ -127,41 +124,26 @@ def peak_position(curve: np.ndarray, radii: np.ndarray) -> float:
     return 0.0
 
 
-def resolves_pair(
-    image: np.ndarray, first: np.ndarray, second: np.ndarray, smoothing_px: float = 0.0
-) -> np.ndarray:
+def resolves_pair(image: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """Whether two points are resolved: the middle is at most 0.81 of the fainter one.
 
-    Parameters
-    ----------
-    image : ndarray of shape (Y, X)
-        Above its background.
-    first, second : ndarray of shape (P, 2)
-        Places of the two points of each pair (y, x) [px of the image].
-    smoothing_px : float
-        Standard deviation of a Gaussian that is laid over the image first.
+    `image` (Y, X) is above its background. `first` and `second` are the places (y, x) of the two
+    points of each pair [px of the image], shape (P, 2).
     """
-    smooth = image.astype(np.float64)
-    if smoothing_px:
-        smooth = gaussian_filter(smooth, smoothing_px)
+    pixels, middles = image.astype(np.float64), (first + second) / 2
     one, middle, other = (
-        map_coordinates(smooth, place.T, order=1) for place in (first, (first + second) / 2, second)
+        map_coordinates(pixels, place.T, order=1) for place in (first, middles, second)
     )
+    # Where one of them is missing, nothing is resolved.
     fainter = np.minimum(one, other)
     return (fainter > 0) & (middle <= DIP * fainter)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class TwoPoints:
-    """Share of the pairs that are seen as two.
+    """Share of the pairs that are seen as two, of `pairs` pairs for each separation.
 
-    Parameters
-    ----------
-    separation_um : tuple of float
-    apart : mapping of str to tuple of float
-        For each separation, in ``truth``, ``mean``, ``one sample`` and ``input, cubic``.
-    pairs : int
-        For each separation.
+    `apart` has a share for each, in ``truth``, ``mean``, ``one sample`` and ``input, cubic``.
     """
 
     separation_um: tuple[float, ...]
@@ -173,11 +155,8 @@ class TwoPoints:
 class PointField:
     """A field of point pairs.
 
-    Parameters
-    ----------
-    pair : TestPair
-    first, second : ndarray of shape (PER_FIELD, P, 2)
-        Places (y, x) in pixels of the truth, a row for each separation.
+    `first` and `second` are places (y, x) in pixels of the truth, a row for each separation:
+    shape (PER_FIELD, P, 2).
     """
 
     pair: TestPair = field(repr=False)
@@ -214,13 +193,13 @@ def point_field(
 
     def draw(rng: np.random.Generator, side: int, pixel_um: float) -> Tensor:
         points = _points_um(rng, side * pixel_um, separations_um)
+        # A pixel's centre is half a pixel from its edge; the truth is cut out of a margin.
         places.append(points / pixel_um - 0.5 - UPSAMPLING * MARGIN_PX)
         return splat((points.reshape(-1, 2), np.ones(points.size // 2)), (side, side), pixel_um)
 
     made = simulate_widefield(seed, clear, draw)
-    pair = TestPair(
-        request=widefield_request(made), truth=made.truth, tags={"structure": "point pairs"}
-    )
+    tags: dict[str, Tag] = {"structure": "point pairs"}
+    pair = TestPair(request=widefield_request(made), truth=made.truth, tags=tags)
     return PointField(pair=pair, first=places[0][0], second=places[0][1])
 
 
@@ -246,14 +225,8 @@ def two_point_resolution(
 ) -> Generator[Progress, None, TwoPoints]:
     """Reconstruct fields of point pairs, and look which are seen as two.
 
-    Parameters
-    ----------
-    model : Checkpoint
-        For super-resolution.
-    sampling : Sampling
-        At most MOST_SAMPLES are drawn.
-    fields : int
-        For each five separations; five pairs in each.
+    For each five separations there are so many `fields`, with five pairs of each. At most
+    MOST_SAMPLES are drawn.
     """
     ranges = trained_ranges(model.card)
     if not isinstance(ranges, WidefieldRanges):
@@ -268,11 +241,8 @@ def two_point_resolution(
         for number, start in enumerate(starts)
         for repeat in range(fields)
     ]
-    pairs = PairSet(
-        name="point pairs",
-        description="point pairs",
-        pairs=tuple(partial(getattr, one, "pair") for one in points),
-    )
+    loads = tuple(partial(getattr, one, "pair") for one in points)
+    pairs = PairSet(name="point pairs", description="point pairs", pairs=loads)
     shares: dict[str, list[np.ndarray]] = {}
     fewer = replace(sampling, samples=min(MOST_SAMPLES, sampling.samples))
     for step in reconstruct_pairs(pairs, model, fewer):
@@ -296,9 +266,9 @@ def two_point_resolution(
 
 def _compared_images(found: ReconstructedPair) -> dict[str, np.ndarray]:
     counts, truth = np.asarray(found.pair.request.image.array, np.float64), found.pair.truth
-    cubic = resize(
-        counts - np.median(counts), truth.shape, order=3, mode="edge", anti_aliasing=False
-    )
+    # Points are few, so the median is the background.
+    above = counts - np.median(counts)
+    cubic = resize(above, truth.shape, order=3, mode="edge", anti_aliasing=False)
     return {
         "truth": truth,
         "mean": found.reconstruction.mean,

@@ -21,9 +21,12 @@ def summary(found: Evaluation) -> dict[str, Any]:
     """Everything as plain values, for ``json.dumps``; None where a figure has no meaning."""
     fields, phase = found.fields, found.model["unit"] == "rad"
     calibrated = [one.calibrated for one in fields if one.calibrated is not None]
+    level = found.model["calibration"].get("level")
+    # The time includes fields that were left out.
     seconds = found.seconds / (len(fields) + found.left_out)
     steps = found.sampling.samples * found.sampling.steps
     tags = dict.fromkeys(tag for one in fields for tag in one.tags)
+    # Names and their order are those of the file, which the benchmark reads again.
     values = {
         "model": dict(found.model),
         "set": {
@@ -45,12 +48,7 @@ def summary(found: Evaluation) -> dict[str, Any]:
             str(one.samples): _uncertainty(fields, place)
             for place, one in enumerate(fields[0].spread)
         },
-        "calibrated": {
-            "level": found.model["calibration"].get("level"),
-            "coverage": over_fields(calibrated),
-        }
-        if calibrated
-        else None,
+        "calibrated": {"level": level, "coverage": over_fields(calibrated)} if calibrated else None,
         "ranks": {
             name: over_fields([one.ranks[name] for one in fields]) for name in fields[0].ranks
         },
@@ -73,7 +71,7 @@ def plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [plain(one) for one in value]
     if isinstance(value, float | np.floating):
-        return float(value) if isfinite(value) else None
+        return float(value) if isfinite(value) else None  # JSON has no NaN
     return value
 
 
@@ -82,14 +80,14 @@ def _accuracy(fields: Sequence[FieldReport], name: str, phase: bool) -> dict[str
     for figure in FIGURES:
         values = [getattr(one.accuracy[name], figure) for one in fields]
         found[figure] = over_fields([value for value in values if value is not None])
+    # Field by field: simulated fields have different wavelengths.
     for figure in ("rmse", "mae") if phase else ():
-        found[f"{figure}_nm"] = over_fields(
-            [
-                path_nm(getattr(one.accuracy[name], figure), one.wavelength_um)
-                for one in fields
-                if one.wavelength_um is not None
-            ]
-        )
+        paths_nm = [
+            path_nm(getattr(one.accuracy[name], figure), one.wavelength_um)
+            for one in fields
+            if one.wavelength_um is not None
+        ]
+        found[f"{figure}_nm"] = over_fields(paths_nm)
     return found
 
 
@@ -104,19 +102,16 @@ def grouped(values: Sequence[Any]) -> dict[str, list[int]]:
             str(name): [place for place, value in enumerate(values) if value == name]
             for name in sorted(set(known))
         }
+    places = [place for place, value in enumerate(values) if value is not None]
     edges = np.unique(np.quantile(known, np.linspace(0, 1, GROUPS + 1)))
     if len(edges) < 2:
-        return {
-            f"{edges[0]:.3g}": [place for place, value in enumerate(values) if value is not None]
-        }
-    spans = pairwise(edges.tolist())
+        return {f"{edges[0]:.3g}": places}
+    # Half-open, but for the last group, which holds the largest value.
     return {
         f"{low:.3g} to {high:.3g}": [
-            n
-            for n, value in enumerate(values)
-            if value is not None and low <= value and (value < high or high == edges[-1])
+            n for n in places if low <= values[n] and (values[n] < high or high == edges[-1])
         ]
-        for low, high in spans
+        for low, high in pairwise(edges.tolist())
     }
 
 
@@ -148,6 +143,7 @@ def _mean_of(figures: Sequence[float | None]) -> float | None:
 
 
 def _spread_skill(scores: Sequence[SpreadScore]) -> float:
+    # Of the sums over all fields: a mean of ratios would be ruled by fields of small error.
     variances, errors = (
         np.array([getattr(one, name) for one in scores]) for name in ("variance", "error")
     )
@@ -156,17 +152,16 @@ def _spread_skill(scores: Sequence[SpreadScore]) -> float:
 
 def _uncertainty(fields: Sequence[FieldReport], place: int) -> dict[str, Any]:
     scores = [one.spread[place] for one in fields]
-    known_error = any(one.error for one in scores)
-    return {
+    levels = [f"{level:g}" for level in LEVELS]
+    found: dict[str, Any] = {
         "coverage": {
-            f"{level:g}": over_fields([one.coverage[f"{level:g}"] for one in scores])
-            for level in LEVELS
+            level: over_fields([one.coverage[level] for one in scores]) for level in levels
         },
         "spread_skill": _spread_skill(scores),
-        "spread_skill_of_fields": np.nanmedian([one.ratio for one in scores])
-        if known_error
-        else None,
-        "crps": over_fields([one.crps for one in scores]),
-        "ause": over_fields([one.ause for one in scores]),
-        "auroc": over_fields([one.auroc for one in scores]),
+        "spread_skill_of_fields": None,
     }
+    if any(one.error for one in scores):  # else all are NaN, of which nanmedian warns
+        found["spread_skill_of_fields"] = np.nanmedian([one.ratio for one in scores])
+    for name in ("crps", "ause", "auroc"):
+        found[name] = over_fields([getattr(one, name) for one in scores])
+    return found

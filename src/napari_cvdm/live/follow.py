@@ -31,7 +31,7 @@ class LiveFrame:
     number : int
         Of the frame among all that came, from 1.
     image : ImageStack
-        The measured frame, as it was reconstructed.
+        As measured.
     reconstruction : Reconstruction
         Of one sample: its variance is zero and says nothing.
     latency_s : float
@@ -86,12 +86,8 @@ def newest_index(
     If a frame has two or more defocus planes, an axis T of that length is not a time axis if no
     other axis can hold the planes.
 
-    Returns
-    -------
-    index : tuple
-        The last T, everything along the other axes.
-    axes : str
-        Letters that are left.
+    The result is an index, the last T and everything along the other axes, and the letters that are
+    left.
     """
     holders = [
         letter
@@ -115,10 +111,8 @@ def follow(
     ------
     Progress
         After each step of the sampler, and now and then while no frame comes.
-    LiveFrame
-        Every frame that was reconstructed.
-    SkippedFrame
-        Every frame that could not be; the next one is tried all the same.
+    LiveFrame or SkippedFrame
+        For every frame; after one that could not be reconstructed the next one is tried.
 
     Raises
     ------
@@ -142,15 +136,15 @@ def follow(
             reconstruction = yield from reconstruct(
                 replace(template, image=image), model, check=False
             )
-        except ValueError as error:
+        except ValueError as error:  # a bad frame; any other error ends the run
             skipped += 1
             yield SkippedFrame(number=item.number, reason=str(error))
             continue
         except GeneratorExit:
-            source.drop()
+            source.drop()  # every frame counts as done, skipped or dropped
             raise
         done += 1
-        ends.append(time.monotonic())
+        ends.append(time.monotonic())  # a clock that nobody sets
         elapsed = ends[-1] - ends[0]
         yield LiveFrame(
             number=item.number,

@@ -49,7 +49,7 @@ class LatestValue(Generic[Content]):
         with self._changed:
             if self._stopped:
                 return
-            self._dropped += self._waiting is not None
+            self._dropped += self._waiting is not None  # nobody took it, so it is passed over
             self._posted += 1
             self._waiting = Item(number=self._posted, content=content, posted_s=time.monotonic())
             self._changed.notify()
@@ -107,6 +107,7 @@ class FolderWatch:
         self._stop = Event()
         self._handed_out = self._dropped = 0
         self._seen = self._look()
+        # As they were when they counted last: handed out, dropped, or there at the beginning.
         self._settled = dict(self._seen)
 
     def _look(self) -> dict[str, State]:
@@ -124,7 +125,7 @@ class FolderWatch:
             with suppress(OSError):  # renamed or removed since the folder was listed
                 # On Windows the entry's own numbers lag behind while the file is written.
                 found = os.stat(entry.path)
-                if found.st_size:
+                if found.st_size:  # made, but not written yet
                     states[entry.name] = (found.st_size, found.st_mtime_ns)
         return states
 
@@ -144,6 +145,7 @@ class FolderWatch:
             return None
         self._handed_out += 1
         self._dropped += len(complete) - 1
+        # Some disks count times in seconds, so names decide, too.
         return self.folder / max(complete, key=lambda name: (now[name][1], name))
 
     def take(self, patience_s: float) -> Item[ReadFrame] | None:
@@ -168,7 +170,7 @@ class FolderWatch:
 
     def drop(self) -> None:
         """Count a file that was taken and given up."""
-        self._dropped += 1
+        self._dropped += 1  # by the thread that takes, the only one that counts
 
     def stop(self) -> None:
         """Look no more."""

@@ -32,7 +32,7 @@ LOOPBACK = "127.0.0.1"  # a scheduler runs code for whoever reaches it
 MOST_PROCESSES = 1024
 SCHEMES = ("tcp://", "tls://", "ws://", "wss://")
 WITH_CERTIFICATES = ("tls://", "wss://")
-NAMED_BLOCKS = 5
+NAMED_BLOCKS = 5  # an error is one line
 
 
 class ClusterError(ValueError):
@@ -46,14 +46,8 @@ class ClusterError(ValueError):
 class TaskSpec:
     """What a task is told of its job, and what it must find there.
 
-    Parameters
-    ----------
-    files : str
-        `BlockJob.files` as JSON.
-    path : str
-        The folder that grows.
-    version, plan_sha256, model_sha256, inputs : str
-        Of the process that planned the job; `inputs` is `BlockJob.state_of_inputs`.
+    `files` is `BlockJob.files` as JSON, `path` the folder that grows. The others are of the process
+    that planned the job; `inputs` is `BlockJob.state_of_inputs`.
     """
 
     files: str
@@ -80,20 +74,17 @@ def task_spec_of(reconstructor: BlockReconstructor) -> TaskSpec:
 def opened(spec: TaskSpec) -> tuple[BlockReconstructor, dict[int, Block]]:
     """The job of a spec and its blocks by number: opened once in a process, the model with it.
 
-    Raises
-    ------
-    ClusterError
-        This process has another version, another plan or another model.
+    ClusterError where this process has another version, another plan or another model.
     """
+    # The version first: the rest is read as this version writes it.
     _check("version of napari-cvdm", __version__, spec.version)
     folder = JobFolder(Path(spec.path))
     _check("plan", folder.plan_sha256(), spec.plan_sha256)
     job, model = open_job(**json.loads(spec.files))
     _check(f"model {model.card.name}", model.sha256, spec.model_sha256)
     # Computed in the precision that was planned, whatever is faster here.
-    reconstructor = BlockReconstructor(
-        job, model, folder.path, folder.plan()["settings"], spec.inputs
-    )
+    begun = folder.plan()["settings"]
+    reconstructor = BlockReconstructor(job, model, folder.path, begun, spec.inputs)
     return reconstructor, {block.number: block for block in reconstructor.layout.blocks()}
 
 
@@ -112,30 +103,18 @@ def run_task(spec: TaskSpec, number: int) -> dict[str, Any]:
 
 
 def on_cluster(where: str) -> Executor:
-    """An executor that runs blocks on a cluster.
+    """An executor for `run.reconstruct_by_blocks` that runs blocks on a cluster.
 
-    Parameters
-    ----------
-    where : str
-        ``local:N`` for N processes of this machine, or ``tcp://host:port`` of a scheduler.
-
-    Returns
-    -------
-    callable
-        For `run.reconstruct_by_blocks`. It raises ClusterError where blocks failed, or where the
-        scheduler went away.
-
-    Raises
-    ------
-    RequestError
-        `where` is neither.
+    `where` is ``local:N`` for N processes of this machine, or ``tcp://host:port`` of a scheduler;
+    RequestError where it is neither. The executor raises ClusterError where blocks failed, or where
+    the scheduler went away.
     """
     _check_where(where)
 
-    def make_executor(
+    def run_blocks(
         reconstructor: BlockReconstructor, left: Sequence[Block]
     ) -> Generator[Progress, None, None]:
-        if not left:
+        if not left:  # a complete job starts no process
             return
         each = reconstructor.plan.samples * reconstructor.plan.steps
         yield Progress(
@@ -146,27 +125,18 @@ def on_cluster(where: str) -> Executor:
         with cluster_client(where) as client:
             yield from _followed(client, task_spec_of(reconstructor), reconstructor, left)
 
-    return make_executor
+    return run_blocks
 
 
 def check_scheduler(where: str) -> None:
     """Find out before an image is read what would stop a job at its first block.
 
-    Parameters
-    ----------
-    where : str
-        As for `on_cluster`.
-
-    Raises
-    ------
-    RequestError
-        `where` is no scheduler.
-    ClusterError
-        dask.distributed is not installed, or the address does not answer.
+    RequestError where `where` is no scheduler, see `on_cluster`. ClusterError where
+    dask.distributed is not installed, or the address does not answer.
     """
     _check_where(where)
     if where.startswith(LOCAL):
-        _distributed()
+        _distributed()  # to start processes now would only cost time
     else:
         with cluster_client(where):
             pass
@@ -184,6 +154,7 @@ def _check_where(where: str) -> None:
 
 def _has_port(where: str) -> bool:
     """Whether an address has a host that may have a name, and a port that is a number."""
+    # dask waits for CONNECT_S where there is no port; idna refuses names that are too long.
     try:
         parts = urlsplit(where)
         return bool((parts.hostname or "").encode("idna") and parts.port) and not parts.path
@@ -195,12 +166,8 @@ def _has_port(where: str) -> bool:
 def cluster_client(where: str) -> Iterator[Any]:
     """A client of a cluster that is started here, or of a scheduler that runs already.
 
-    The client is closed at the end, and a started cluster with it.
-
-    Raises
-    ------
-    ClusterError
-        dask.distributed is not installed, or the scheduler does not answer.
+    The client is closed at the end, and a started cluster with it. ClusterError where
+    dask.distributed is not installed, or the scheduler does not answer.
     """
     distributed = _distributed()
     if where.startswith(LOCAL):
@@ -217,6 +184,7 @@ def cluster_client(where: str) -> Iterator[Any]:
         ):
             yield client
         return
+    # Without certificates the client of dask fails with a traceback of its own.
     certified = distributed.Security().get_connection_args("client").get("ssl_context")
     if where.startswith(WITH_CERTIFICATES) and certified is None:
         raise ClusterError(
@@ -253,45 +221,41 @@ def _followed(
 ) -> Generator[Progress, None, None]:
     """Submit every block, and wait for all of them; a failed block does not stop the others."""
     each = reconstructor.plan.samples * reconstructor.plan.steps
+    # A key of its own: a scheduler remembers results, and the job may be begun anew.
+    key = f"{spec.plan_sha256[:8]}-{time.time_ns()}"
     futures = {
-        client.submit(
-            run_task,
-            spec,
-            block.number,
-            key=f"{block.name}-{spec.plan_sha256[:8]}-{time.time_ns()}",
-        ): block
+        client.submit(run_task, spec, block.number, key=f"{block.name}-{key}"): block
         for block in left
     }
     failed: dict[Block, str] = {}
     waiting = dict(futures)
     try:
         while waiting:
-            finished = [future for future in waiting if future.status != "pending"]
-            for future in finished:
+            # Polled rather than awaited, so that the job can be cancelled between two looks.
+            ended = [future for future in waiting if future.status != "pending"]
+            lost = False
+            for future in ended:
                 block = waiting.pop(future)
                 if future.status == "error":
                     failed[block] = one_line(future.exception())
-                elif future.status != "finished":
-                    raise _lost(reconstructor)
-            if client.status != "running":
-                raise _lost(reconstructor)
+                else:
+                    lost = lost or future.status != "finished"
+            if lost or client.status != "running":
+                raise ClusterError(
+                    "the scheduler went away; what is done is kept in "
+                    f"{reconstructor.folder.path}. Start the same job again to go on."
+                )
             done = len(left) - len(waiting)
             yield Progress(
                 stage=f"block {done} of {len(left)}", done=done * each, total=len(left) * each
             )
-            time.sleep(0 if finished else POLL_S)
+            time.sleep(0 if ended else POLL_S)
     finally:
+        # A scheduler that went away answers nobody.
         if client.status == "running":
             client.cancel(list(waiting))
     if failed:
         raise ClusterError(_failures(failed, len(left)))
-
-
-def _lost(reconstructor: BlockReconstructor) -> ClusterError:
-    return ClusterError(
-        f"the scheduler went away; what is done is kept in {reconstructor.folder.path}. Start the "
-        "same job again to go on."
-    )
 
 
 def _failures(failed: Mapping[Block, str], blocks: int) -> str:

@@ -13,12 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from napari_cvdm.core.intensity import (
-    is_far_from_zero,
-    measured_box,
-    unclipped_mean,
-    without_edge,
-)
+from napari_cvdm.core.intensity import is_far_from_zero, measured_box, unclipped_mean, without_edge
 from napari_cvdm.core.plan import Plan
 from napari_cvdm.core.request import ImageStack
 from napari_cvdm.core.result import name_stages
@@ -38,8 +33,8 @@ from napari_cvdm.tasks import (
 )
 from napari_cvdm.tasks.task import LARGEST_SAMPLE_PX, fitting
 
-BAND_PX = 1 << 23
-BOXES = "measured"
+BAND_PX = 1 << 23  # 32 MiB of float32
+BOXES = "measured"  # beside the names of a task's own numbers
 Box = tuple[slice, slice]
 SURVEYED_BLOCKS = 16
 
@@ -51,34 +46,28 @@ def bands(shape: tuple[int, int], chunk: int) -> Iterator[slice]:
 
 
 def sample_plane(
-    plan: Plan,
-    task: Task,
-    frame: tuple[int, ...],
-    plane: int,
-    fingerprint: Fingerprint,
+    plan: Plan, task: Task, frame: tuple[int, ...], plane: int, fingerprint: Fingerprint
 ) -> tuple[SampledPlane, Box]:
     """Read a plane once, in C order: its sample, its mean, and its bytes for the fingerprint.
 
     With it comes what was measured of it, which is all but a border of zeros, see
-    `measured_pixels`.
-
-    Raises
-    ------
-    ImageFileError
-        Measured pixels that are all alike, or none.
+    `measured_pixels`. ImageFileError where measured pixels are all alike, or there are none.
     """
     image, background = plan.image, plan.background
     shape = (image.array.shape[-2], image.array.shape[-1])
     rows, columns = sampled_lines(shape[0], shape[1]), sampled_lines(shape[1], shape[0])
     kept, known, total, count, low, high = [], [], 0.0, 0, np.inf, -np.inf
     seen_rows, seen_columns, not_zero = [], np.zeros(shape[1], bool), 0
-    for band in bands(shape, _chunk_rows(image)):
+    # Whole chunks, so that none is read and unpacked twice.
+    chunks = getattr(image.array, "chunksize", None)
+    for band in bands(shape, int(chunks[-2]) if chunks else 1):
         pixels = window_of(_one_plane(image, plane), frame, band, slice(0, shape[1]))[0]
         fingerprint.add(pixels)
         measured = np.isfinite(pixels)
         seen = pixels[measured]
         if seen.size:
             low, high = min(low, seen.min()), max(high, seen.max())
+            # In float64: a plane has too many counts for the digits of float32.
             total, count = total + float(seen.sum(dtype=np.float64)), count + seen.size
         has_light = pixels != 0
         seen_rows.append(has_light.any(axis=1))
@@ -93,6 +82,7 @@ def sample_plane(
             f"{image.source}: plane {plane + 1} of frame {frame} is constant (every measured pixel "
             f"is {low:g}); give an image with something in it."
         )
+    # The border is known only now, so the sample was taken with it.
     sample, where = np.concatenate(kept), np.concatenate(known)
     whole = len(rows) == shape[0] and len(columns) == shape[1]
     box: Box = (slice(0, shape[0]), slice(0, shape[1]))
@@ -103,15 +93,12 @@ def sample_plane(
         rest = SampledPlane(pixels=np.where(within, sample, np.nan), whole=whole, mean=0.0)
         if is_far_from_zero(rest.pixels, rest.noise_sigma()):
             box, where = inner, within
+            # Zeros of the border were counted, and added nothing to the total.
             count -= shape[0] * shape[1] - math.prod(one.stop - one.start for one in border)
     drawn = np.where(where, sample, np.nan).astype(np.float64)
     if not isinstance(background, str):
-        drawn = task.without(
-            drawn,
-            (background if background.ndim == 2 else background[plane])[
-                np.ix_(rows, columns)
-            ].astype(np.float64),
-        )
+        blank = background if background.ndim == 2 else background[plane]
+        drawn = task.without(drawn, blank[np.ix_(rows, columns)].astype(np.float64))
     mean = unclipped_mean(sample[where], total / count)
     return SampledPlane(pixels=drawn, whole=whole, mean=mean), box
 
@@ -127,12 +114,11 @@ def in_box(box: Box, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
 
 def without_border(pixels: np.ndarray, boxes: Sequence[Box], first: tuple[int, int]) -> np.ndarray:
     """A part (P, y, x) whose first pixel is `first`, NaN outside of the box of each plane."""
-    if not boxes:
-        return pixels
     rows, columns = (
         start + np.arange(size) for start, size in zip(first, pixels.shape[1:], strict=True)
     )
     inside = np.stack([in_box(box, rows, columns) for box in boxes])
+    # Most parts touch no border, and are not copied.
     return pixels if inside.all() else np.where(inside, pixels, np.nan)
 
 
@@ -142,11 +128,6 @@ def _one_plane(image: ImageStack, plane: int) -> ImageStack:
     return ImageStack(
         array=image.array[..., plane, :, :], axes=image.axes.replace("P", ""), source=image.source
     )
-
-
-def _chunk_rows(image: ImageStack) -> int:
-    chunks = getattr(image.array, "chunksize", None)
-    return int(chunks[-2]) if chunks else 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -166,11 +147,10 @@ class BlockReader:
     def part(self, rows: slice, columns: slice) -> tuple[np.ndarray, Background]:
         """Pixels (P, y, x), and the same part of the background image where there is one."""
         background = self.plan.background
+        if not isinstance(background, str):
+            background = background[..., rows, columns].astype(np.float64)
         pixels = window_of(self.plan.image, self.layout.frames[self.frame_number], rows, columns)
-        pixels = without_border(pixels, self.boxes, (rows.start, columns.start))
-        return pixels, background if isinstance(background, str) else background[
-            ..., rows, columns
-        ].astype(np.float64)
+        return without_border(pixels, self.boxes, (rows.start, columns.start)), background
 
     def bands(self, multiple: int) -> Iterator[tuple[np.ndarray, Background]]:
         """Parts of shape (P, rows, X) from top to bottom."""
@@ -189,18 +169,13 @@ class BlockReader:
 
 
 def measure_frame_statistics(
-    plan: Plan,
-    task: Task,
-    layout: BlockPlan,
-    frame_number: int,
-    fingerprint: Fingerprint,
+    plan: Plan, task: Task, layout: BlockPlan, frame_number: int, fingerprint: Fingerprint
 ) -> "Generator[str, None, BorderedBlocks]":
     """The numbers of one frame that must be global, but for the rate of the networks."""
     if not isinstance(plan.background, str):
-        fitting(
-            plan.background,
-            np.broadcast_to(np.float32(0), (plan.image.planes or 1, *layout.shape)),
-        )
+        # Its shape and pixels are checked against a view of one zero, which needs no memory.
+        shape = (plan.image.planes or 1, *layout.shape)
+        fitting(plan.background, np.broadcast_to(np.float32(0), shape))
     frame = layout.frames[frame_number]
     found = []
     for plane in range(plan.image.planes or 1):
@@ -221,11 +196,11 @@ class BorderedBlocks:
 
     @classmethod
     def of_numbers(cls, numbers: Mapping[str, np.ndarray], task: Task) -> "BorderedBlocks":
-        """What was kept in a file; an older file has no boxes."""
+        """What was kept in a file."""
         known = dict(numbers)
         boxes = tuple(
             (slice(top, bottom), slice(left, right))
-            for top, bottom, left, right in known.pop(BOXES, np.zeros((0, 4), int)).tolist()
+            for top, bottom, left, right in known.pop(BOXES).tolist()
         )
         return cls(blocks=task.blocks(known), boxes=boxes)
 
@@ -252,14 +227,9 @@ def surveyed_blocks(
 ) -> list[Block]:
     """At most `count` blocks of a frame, evenly drawn."""
     per_frame = layout.count // len(layout.frames)
-    numbers = {
-        int(number) for number in np.linspace(0, per_frame - 1, min(per_frame, count)).round()
-    }
-    return [
-        block
-        for block in layout.blocks()
-        if block.frame_number == frame_number and block.number % per_frame in numbers
-    ]
+    drawn = np.linspace(0, per_frame - 1, min(per_frame, count)).round().astype(int)
+    numbers = set((frame_number * per_frame + drawn).tolist())
+    return [block for block in layout.blocks() if block.number in numbers]
 
 
 def median_rate(
@@ -287,18 +257,14 @@ def begin_block(
     grid_rate: float | None,
 ) -> Generator[str, None, FrameSampler]:
     """Read one part with what lies around it, and prepare it with the numbers of the whole."""
-    pixels = window_of(plan.image, block.frame, *block.window)
-    background = (
-        plan.background
-        if isinstance(plan.background, str)
-        else plan.background[(..., *block.window)]
-    )
-    prepared = yield from blocks.prepare(
-        pixels, background, (block.rows.read_start, block.columns.read_start)
-    )
-    prepared = prepared.within(
-        block.core, network.config.condition_fold * network.config.alignment, surroundings
-    )
+    pixels, background = window_of(plan.image, block.frame, *block.window), plan.background
+    if not isinstance(background, str):
+        background = background[(..., *block.window)]
+    first = block.rows.read_start, block.columns.read_start
+    prepared = yield from blocks.prepare(pixels, background, first)
+    # A part begins on the network's own grid, or the pixels would depend on the blocks.
+    step = network.config.condition_fold * network.config.alignment
+    prepared = prepared.within(block.core, step, surroundings)
     place = FrameIndex(block.frame, block.frame_number, block.frame_number + 1)
     return (yield from FrameSampler.begin(plan, network, prepared, place, grid_rate))
 

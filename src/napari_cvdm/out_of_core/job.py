@@ -28,10 +28,9 @@ class BlockJob:
         Its image may be lazy, and is never whole in memory. No `region`, no `schedule_points`.
     out : str
         Folder to make, ending in ``.ome.zarr``.
-    block : int
-        Side of what one job writes [px of the input], a multiple of 64.
-    halo : int
-        Pixels around it that the networks see, a multiple of 64.
+    block, halo : int
+        Side of what one job writes, and pixels around it that the networks see [px of the input];
+        multiples of 64.
     overwrite : bool
         Whether an older result may be replaced, once the new one is complete.
     files : mapping, optional
@@ -68,8 +67,10 @@ class BlockJob:
                     f"{name} is {getattr(self.request, name)}; it cannot be had block by block. "
                     "Leave it out, or give a folder with --out."
                 )
+        # Nor may an input be the folder in which the result grows.
         for out in (self.out, growing_path(self.out)):
             check_no_overlap(out, self.inputs)
+        # A block of a wrong size is said before the image is read.
         try:
             self.layout()
         except ValueError as error:
@@ -77,10 +78,11 @@ class BlockJob:
 
     def state_of_inputs(self) -> str:
         """Fingerprint of size and time of change of every input; pixels are not read."""
+        # It is asked for before and after every block.
         found = []
         for path in map(Path, self.inputs):
             for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
-                entry = file.stat() if file.exists() else None
+                entry = file.stat() if file.exists() else None  # a missing one is a change, too
                 found.append((str(file), entry and (entry.st_size, entry.st_mtime_ns)))
         return hashlib.sha256(repr(found).encode("utf-8", "surrogateescape")).hexdigest()
 
@@ -130,29 +132,31 @@ def open_job(
         What is wrong with the files or the options.
     """
     opened, options = load_model(model), dict(options or {})
+    psf, has_blank = options.get("psf"), background not in ("auto", "none")
     files: dict[str, Any] = {
         # A worker may run in another folder.
         "images": [_absolute(path) for path in images],
         "model": _absolute(model) if Path(model).is_dir() else model,
         "out": _absolute(out),
-        "background": background if background in ("auto", "none") else _absolute(background),
-        "options": options | ({"psf": _absolute(options["psf"])} if options.get("psf") else {}),
+        "background": _absolute(background) if has_blank else background,
+        "options": {**options, "psf": _absolute(psf)} if psf else options,
         "block": block,
         "halo": halo,
         "overwrite": overwrite,
         "series": series,
     }
-    named = [files["options"]["psf"]] if files["options"].get("psf") else []
-    named += [] if background in ("auto", "none") else [str(files["background"])]
-    check_no_overlap(out, [str(files["model"])] if overwrite else [])
+    named = [files["options"]["psf"]] if psf else []
+    named += [files["background"]] if has_blank else []
+    check_no_overlap(out, [files["model"]] if overwrite else [])
+    # JSON has lists where a request has tuples.
     known: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value for name, value in options.items()
     }
-    if known.get("psf"):
-        known["psf"] = read_psf(known["psf"])
+    if psf:
+        known["psf"] = read_psf(psf)
     check_measured(images, series)
     stacks = read_images(images, series, lazily=True)
-    blank: Any = background if background in ("auto", "none") else read_image(background).array
+    blank: Any = read_image(background).array if has_blank else background
     request = ReconstructionRequest(
         **known,
         background=blank,

@@ -5,14 +5,14 @@ Each block is computed once, and a killed job continues where it stopped.
 
 import json
 import time
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 from zipfile import is_zipfile
 
 import numpy as np
@@ -67,30 +67,26 @@ from napari_cvdm.out_of_core.global_statistics import (
 )
 from napari_cvdm.out_of_core.job import BlockJob
 from napari_cvdm.reconstruction.plan import resolve, settings_of, task_of
-from napari_cvdm.reconstruction.provenance import (
-    make_provenance,
-    provenance_record,
-)
+from napari_cvdm.reconstruction.provenance import NO_UNIT, make_provenance, provenance_record
 from napari_cvdm.reconstruction.reconstruct import CLOCK_POINTS, single_answer
 from napari_cvdm.reconstruction.sampling import FrameIndex, follow_stages, sample_frame
 from napari_cvdm.tasks import GlobalStatistics, Task
 
 Result = TypeVar("Result")
 FREE_TO_CHANGE = ("device", "tile")  # they change the cost, and no pixel beyond rounding
+_ORDER = "TCZ"
+NOT_CHECKED = "the result was made block by block and not checked against the measured image."
+NOT_ALIGNED = (
+    "a shift between the planes is not looked for block by block; reconstruct a --region into a "
+    "folder to see whether they fit."
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BlockResult:
-    """What was made.
+    """The OME-Zarr that was made and its groups.
 
-    Parameters
-    ----------
-    path : Path
-        The OME-Zarr.
-    images : tuple of str
-        Its groups.
-    blocks, earlier : int
-        Blocks in all, and how many of them an earlier run had done.
+    `earlier` of its blocks were done by an earlier run.
     """
 
     path: Path
@@ -103,14 +99,8 @@ class BlockResult:
 class BlockReconstructor:
     """Reconstructs and writes single blocks of one job; one for each process.
 
-    Parameters
-    ----------
-    path : Path
-        The folder that grows.
-    begun : mapping, optional
-        Settings of the same job that was begun before.
-    inputs : str, optional
-        State of the inputs when the job was planned; that of now if left out.
+    The job grows in the folder `path`. `begun` has the settings of the same job that was begun
+    before. `inputs` is the state of the inputs when it was planned, else that of now.
     """
 
     def __init__(
@@ -126,6 +116,7 @@ class BlockReconstructor:
         self.task = task_of(model.card)
         self.plan = resolve(job.request, self.task, begun)
         self.layout = job.layout(self.task.context_px)
+        # A copy: a model that was loaded once stays on the CPU, for others.
         self._network = channels_last(deepcopy(model.network), torch.device(self.plan.device))
         self._usable = not far_from_training(self.plan, model.card)
         self._surveys: dict[int, tuple[GlobalStatistics, float]] = {}
@@ -179,17 +170,9 @@ class BlockReconstructor:
         write_file(path, pack_numbers(blocks, rate), within=self.folder.path)
 
     def run_block(self, block: Block) -> Generator[Progress, None, dict[str, Any]]:
-        """Reconstruct a block, write it, and mark it as done.
+        """Reconstruct a block, write it, and mark it as done; the result is what the marker says.
 
-        Yields
-        ------
-        Progress
-            Before every tile, and before every step of what prepares the block.
-
-        Returns
-        -------
-        dict
-            What the marker says.
+        Yields Progress before every tile, and before every step of what prepares the block.
         """
         blocks, grid_rate = self._survey_of(block.frame_number)
         with self.reading():
@@ -210,17 +193,20 @@ class BlockReconstructor:
         for number, sample in enumerate(samples):
             index = (*block.frame[:place], number, *block.frame[place:])
             self._write("samples", index, block, sample)
-        said: dict[str, Any] = {
+        said = {
             "tile": frame.tiled.tile,
             "beyond": int(beyond.mask.sum()),
             "usable": int(images["valid"].sum()),
+            "frame": block.frame_number,
+            "estimated": dict(frame.prepared.estimated),
         }
-        said |= {"frame": block.frame_number, "estimated": dict(frame.prepared.estimated)}
+        # Last: a marker on the disk says that the chunks are there, too.
         self.folder.mark(block.name, said)
         return said
 
     def _survey_of(self, frame_number: int) -> tuple[GlobalStatistics, float]:
         if frame_number not in self._surveys:
+            # One frame is kept: blocks come frame by frame.
             self._surveys = {frame_number: load_numbers(self.numbers_path(frame_number), self.task)}
         return self._surveys[frame_number]
 
@@ -228,13 +214,8 @@ class BlockReconstructor:
         open_level(self.folder.path, name)[(*index, *block.written(self.task.upsampling))] = pixels
 
 
-class Executor(Protocol):
-    """The executor of the blocks that are left, on this machine or on a cluster."""
-
-    def __call__(
-        self, reconstructor: BlockReconstructor, left: Sequence[Block]
-    ) -> Generator[Progress, None, None]:
-        """Carry all out; yields Progress counted in network evaluations."""
+# Carries out the blocks that are left, here or on a cluster; counts network evaluations.
+Executor = Callable[[BlockReconstructor, Sequence[Block]], Generator[Progress, None, None]]
 
 
 def run_serial(
@@ -246,6 +227,7 @@ def run_serial(
         for step in reconstructor.run_block(block):
             yield Progress(
                 stage=f"block {number + 1} of {len(left)}, {step.stage}",
+                # A block counts the frames before its own as done.
                 done=number * each + step.done - block.frame_number * each,
                 total=len(left) * each,
             )
@@ -260,15 +242,6 @@ def reconstruct_by_blocks(
     intensity, noise, the fingerprint. The second reconstructs it block by block with a halo. Noise
     belongs to absolute pixels, so the pixels depend neither on the order of the blocks nor on the
     executor. Blocks of an earlier run with the same plan are not computed again.
-
-    Parameters
-    ----------
-    executor : callable
-        The executor of the blocks.
-
-    Yields
-    ------
-    Progress
 
     Raises
     ------
@@ -285,15 +258,13 @@ def reconstruct_by_blocks(
     done = folder.marks()
     left = [block for block in layout.blocks() if block.name not in done]
     yield from executor(reconstructor, left)
-    images, grid = (
-        images_of(plan, task),
-        grid_of(plan, task, layout),
-    )
+    images, grid = images_of(plan, task), grid_of(plan, task, layout)
+    # Now only: a block is a part of a coarse chunk, and a chunk has one writer.
     for image in images:
         build_pyramid(folder.path, image, grid)
     record = provenance_of(plan, model, folder, job, layout, time.perf_counter() - started)
     text = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
-    folder.write(PROVENANCE, text.encode("utf-8", "replace"))
+    folder.write(PROVENANCE, text.encode("utf-8", "replace"))  # a name of a file need not be text
     finish_job(folder, job.out, job.overwrite)
     earlier, names = layout.count - len(left), tuple(image.name for image in images)
     return BlockResult(
@@ -310,7 +281,8 @@ def _prepare(
 ) -> Generator[Progress, None, None]:
     """Read the image once, compare the plan with what was begun, and keep what must be global."""
     job, plan, layout = reconstructor.job, reconstructor.plan, reconstructor.layout
-    done = reconstructor.folder.marks()
+    task, frames = reconstructor.task, len(layout.frames)
+    done = folder.marks()
     left = sum(block.name not in done for block in layout.blocks())
     total = max(1, left * plan.samples * plan.steps)
     fingerprint = Fingerprint(plan.image.array)
@@ -318,40 +290,32 @@ def _prepare(
     # file without a name is gone after a kill.
     with TemporaryFile() as file:
         ends = [0]
-        for number in range(len(layout.frames)):
-            reading = f"reading frame {number + 1} of {len(layout.frames)}"
+        for number in range(frames):
+            reading = f"reading frame {number + 1} of {frames}"
             yield Progress(stage=reading, done=0, total=total)
-            measured = yield from _as_progress(
-                name_stages(reading, reconstructor.measure_statistics(number, fingerprint)), total
-            )
+            work = reconstructor.measure_statistics(number, fingerprint)
+            measured = yield from _as_progress(reading, work, total)
             file.write(pack_numbers(measured, np.nan))
             ends.append(file.tell())
         begun = planned(job, plan.settings, reconstructor.model, fingerprint.value)
         begin_job(folder, begun, overwrite=job.overwrite)
-        create_images(
-            folder.path,
-            images_of(plan, reconstructor.task),
-            grid_of(plan, reconstructor.task, layout),
-            {"version": __version__},
-        )
+        images, grid = images_of(plan, task), grid_of(plan, task, layout)
+        create_images(folder.path, images, grid, {"version": __version__})
         for number, (begin, end) in enumerate(pairwise(ends)):
             if not is_zipfile(reconstructor.numbers_path(number)):  # missing, or cut short
                 file.seek(begin)
-                kept = unpack_numbers(file.read(end - begin), reconstructor.task)
-                yield from _as_progress(
-                    name_stages(
-                        f"surveying frame {number + 1} of {len(layout.frames)}",
-                        reconstructor.keep_statistics(kept, number),
-                    ),
-                    total,
-                )
+                kept = unpack_numbers(file.read(end - begin), task)
+                surveying = f"surveying frame {number + 1} of {frames}"
+                survey = reconstructor.keep_statistics(kept, number)
+                yield from _as_progress(surveying, survey, total)
 
 
 def _as_progress(
-    work: Generator[str, None, Result], total: int
+    name: str, work: Generator[str, None, Result], total: int
 ) -> Generator[Progress, None, Result]:
-    """The stages of some work before the first of `total` evaluations."""
-    return map_steps(work, lambda stage: Progress(stage=stage, done=0, total=total))
+    """The stages of some work before the first of `total` evaluations; each begins with `name`."""
+    stages = name_stages(name, work)
+    return map_steps(stages, lambda stage: Progress(stage=stage, done=0, total=total))
 
 
 def _begun_settings(
@@ -361,13 +325,11 @@ def _begun_settings(
 
     None where there is no job, or another one.
     """
-    before, now = (
-        folder.plan(),
-        json.loads(json.dumps(planned(job, settings_of(job.request), model, ""))),
-    )
+    before = folder.plan()
     settings = before.get("settings")
     if not isinstance(settings, dict):
         return None
+    now = json.loads(json.dumps(planned(job, settings_of(job.request), model, "")))
     # Whether it is the same is known only when all of it was read.
     now["image"] = before.get("image")
     now["settings"]["precision"] = settings.get("precision")
@@ -398,31 +360,14 @@ def planned(
     }
 
 
-NO_UNIT = "dimensionless"
-_ORDER = "TCZ"
-NOT_CHECKED = "the result was made block by block and not checked against the measured image."
-NOT_ALIGNED = (
-    "a shift between the planes is not looked for block by block; reconstruct a --region into a "
-    "folder to see whether they fit."
-)
-
-
 def images_of(plan: Plan, task: Task) -> tuple[GridImage, ...]:
     """Mean, std, rate and valid, and the samples where they are kept.
 
-    Raises
-    ------
-    RequestError
-        Axes that NGFF cannot hold.
+    RequestError for axes that NGFF cannot hold.
     """
-    image = plan.image
-    looped = [
-        (axis, size)
-        for size, axis in zip(image.array.shape, image.axes, strict=True)
-        if axis not in "PYX"
-    ]
-    others = [axis for axis, _ in looped if axis not in "TZ"]
-    letters = [axis for axis, _ in looped]
+    image, letters = plan.image, list(plan.image.loop_axes)
+    # NGFF has one axis that is neither time nor space, and samples take it.
+    others = [axis for axis in letters if axis not in "TZ"]
     if (
         len(others) > 1
         or (others and plan.keep_samples)
@@ -432,41 +377,33 @@ def images_of(plan: Plan, task: Task) -> tuple[GridImage, ...]:
             f"{image.source}: axes {image.axes} do not fit OME-Zarr; give T, one of C or S, and Z "
             "in that order, and no C with --keep-samples."
         )
-    leading = tuple((axis.lower() if axis in _ORDER else "other", size) for axis, size in looped)
-    said = (
-        ("mean", "float32", task.unit),
-        ("std", "float32", task.unit),
-        ("rate", "float32", NO_UNIT),
-        ("valid", "uint8", NO_UNIT),
+    leading = tuple(
+        (axis.lower() if axis in _ORDER else "other", size)
+        for axis, size in zip(letters, image.loop_shape, strict=True)
     )
-    images = tuple(
-        GridImage(name=name, dtype=dtype, unit=unit, leading=leading) for name, dtype, unit in said
-    )
-    if not plan.keep_samples:
-        return images
-    place = sample_axis(image.loop_axes)
-    return (
-        *images,
-        GridImage(
-            name="samples",
-            dtype="float32",
-            unit=task.unit,
-            leading=(*leading[:place], ("sample", plan.samples), *leading[place:]),
-        ),
-    )
+    units = {"mean": task.unit, "std": task.unit, "rate": NO_UNIT}
+    images = [
+        GridImage(name=name, dtype="float32", unit=unit, leading=leading)
+        for name, unit in units.items()
+    ]
+    images.append(GridImage(name="valid", dtype="uint8", unit=NO_UNIT, leading=leading))
+    if plan.keep_samples:
+        place = sample_axis(image.loop_axes)
+        leading = (*leading[:place], ("sample", plan.samples), *leading[place:])
+        sampled = GridImage(name="samples", dtype="float32", unit=task.unit, leading=leading)
+        images.append(sampled)
+    return tuple(images)
 
 
 def grid_of(plan: Plan, task: Task, layout: BlockPlan) -> Grid:
     """Size, chunks and place of the output: a finer grid starts half a pixel before the input's."""
     pixel_um, place = plan.pixel_um / task.upsampling, plan.image.place
     shift = (task.upsampling - 1) / 2 * pixel_um
-    first_um = (place.get("y_um", 0.0) - shift, place.get("x_um", 0.0) - shift)
-    shape = (layout.shape[0] * task.upsampling, layout.shape[1] * task.upsampling)
     return Grid(
-        shape=shape,
+        shape=(layout.shape[0] * task.upsampling, layout.shape[1] * task.upsampling),
         chunk=layout.chunk(task.upsampling),
         pixel_um=pixel_um,
-        first_um=first_um,
+        first_um=(place.get("y_um", 0.0) - shift, place.get("x_um", 0.0) - shift),
         place=place,
         channels=plan.image.channels,
     )
@@ -485,7 +422,9 @@ def provenance_of(
     The blocks are not checked against the measured image.
     """
     marks = folder.marks()
-    frames = _estimated(marks)
+    # The blocks of a frame share the numbers.
+    estimated = {said["frame"]: said["estimated"] for said in marks.values()}
+    frames = [estimated[number] for number in sorted(estimated)]
     warnings = _warnings(plan, model, marks, layout, frames)
     provenance = make_provenance(
         plan,
@@ -498,6 +437,7 @@ def provenance_of(
         seconds,
     )
     task = task_of(model.card)
+    # Each reason once, the gravest first.
     grave = (*optics_warnings(plan, model.card), *contradicted(plan))
     guesses = guessed(plan, task.unit, frames)
     flag = quality_flag(
@@ -516,15 +456,6 @@ def provenance_of(
     return provenance_record(with_quality_flag(provenance, flag), output, None, plan.device)
 
 
-def _estimated(marks: Mapping[str, Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """What was estimated from each frame, in the order of frames.
-
-    The blocks of a frame share the numbers. Marks of older versions lack them.
-    """
-    frames = {said["frame"]: said["estimated"] for said in marks.values() if "frame" in said}
-    return [frames[number] for number in sorted(frames)]
-
-
 def _warnings(
     plan: Plan,
     model: Checkpoint,
@@ -540,13 +471,12 @@ def _warnings(
         *single_answer(plan, model),
     ]
     beyond, usable = (sum(said[name] for said in marks.values()) for name in ("beyond", "usable"))
-    pixels = (
-        len(layout.frames) * layout.shape[0] * layout.shape[1] * model.card.config().upsampling ** 2
-    )
+    pixels = layout.shape[0] * layout.shape[1] * model.card.config().upsampling ** 2
     warnings += [*estimated_optics(frames), *lens_warnings(frames, model.card)]
     warnings += plane_warnings(frames)
     if beyond:
-        warnings.append(beyond_warning(beyond / pixels, model.card))
+        share = beyond / (len(layout.frames) * pixels)
+        warnings.append(beyond_warning(share, model.card))
     if not usable:
         warnings.append(
             "no pixel can be trusted: each is saturated, dark, near the edge, or the optics are "

@@ -259,10 +259,9 @@ class ProfilePlot(QWidget):
         inside = np.isfinite(profile.mean)
         distance, mean = profile.distance_um[inside], profile.mean[inside]
         self._mean.setData(distance, mean)
-        ends = [None if end is None else end[inside] for end in (profile.low, profile.high)]
-        for curve, end in zip((self._low, self._high), ends, strict=True):
-            curve.setData(distance, mean if end is None else end)
-        self._band.setVisible(ends[0] is not None)
+        for curve, end in ((self._low, profile.low), (self._high, profile.high)):
+            curve.setData(distance, mean if end is None else end[inside])
+        self._band.setVisible(profile.low is not None)
         self._raw.setVisible(raw is not None)
         if raw is not None:
             seen = inside & np.isfinite(raw)
@@ -302,10 +301,9 @@ class OutlookPlot(QWidget):
 
     def show_outlook(self, outlook: "Outlook") -> None:
         """Draw one curve, and mark where the present image is."""
-        of_planes = "half distance of the outer planes [µm]"
-        bottom = of_planes if outlook.of_planes else "exposure [× this image]"
+        planes, exposure = "half distance of the outer planes [µm]", "exposure [× this image]"
         self.plot.setLabel("left", f"expected error [{outlook.unit}]")
-        self.plot.setLabel("bottom", bottom)
+        self.plot.setLabel("bottom", planes if outlook.of_planes else exposure)
         self._curve.setData(outlook.curve, outlook.errors)
         self._now.setValue(float(np.log10(outlook.present)))
         self.plot.setYRange(0, 1.05 * float(outlook.errors.max()))

@@ -140,8 +140,7 @@ def save_preset(name: str, values: Mapping[str, Any]) -> None:
     RequestError, ImageFileError
         Values that are not allowed, a file that cannot be read, or a folder without room.
     """
-    presets = {**read_presets(), name: check_preset(name, values)}
-    write_presets(presets)
+    write_presets({**read_presets(), name: check_preset(name, values)})
 
 
 def write_presets(presets: Mapping[str, Mapping[str, Any]]) -> None:

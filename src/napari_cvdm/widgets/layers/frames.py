@@ -52,10 +52,7 @@ def result_frame(viewer: "Viewer", group: ResultGroup) -> ResultFrame:
     """
     rate, mean, spread = group.rate, group.layer(RECONSTRUCTION), group.spread
     if rate is None or mean is None or spread is None:
-        raise RequestError(
-            f"{group.name}: {' and '.join(group.missing())} not among the layers; undo the "
-            "removal or reconstruct again."
-        )
+        raise RequestError(group.describe_missing())
     pixels = frame_pixels(viewer, mean)
     untrusted = group.layer(UNTRUSTED)
     valid = (

@@ -207,12 +207,6 @@ def _complete(viewer: "Viewer", layers: list[LayerData]) -> Iterator[None]:
     yield from put_on_bars(there.values())
 
 
-def show_result(viewer: "Viewer", layers: list[LayerData]) -> None:
-    """Put a whole result into a viewer in place of the earlier result of the same group."""
-    for _ in show_result_in_turn(viewer, layers):
-        pass
-
-
 def show_result_in_turn(
     viewer: "Viewer", layers: list[LayerData], unfinished: "Mapping[str, Layer] | None" = None
 ) -> Iterator[None]:
@@ -226,7 +220,7 @@ def show_result_in_turn(
     mark = layers[-1][1]["metadata"][METADATA_KEY]
     group, makers = str(mark["group"]), mark[STORED].makers()
     earlier = layers_of(viewer.layers, group)
-    own = [layer for layer in earlier if _has_own_name(layer)]
+    own = [layer for layer in earlier if _is_named(layer, own_name(plugin_metadata(layer)))]
     shown = {plugin_metadata(layer)["role"] for layer in own}
     more = [make() for role, make in makers.items() if role in shown and role not in FIRST]
     at_time = [layer for layer in own if plugin_metadata(layer)["role"] in AT_TIME.values()]
@@ -311,15 +305,7 @@ def schedule_in_turn(
             layer.data, layer.contrast_limits = values, limits
             layer.metadata = {METADATA_KEY: mark}
             continue
-        keywords = {
-            "name": own_name(mark),
-            "visible": False,
-            "metadata": {METADATA_KEY: mark},
-            **Placement.of(rate).keywords(),
-            "colormap": "viridis",
-            "contrast_limits": limits,
-        }
-        wanted.append((values, keywords, "image"))
+        wanted.append(_map_layer(values, own_name(mark), mark, Placement.of(rate), limits))
     maps_of = {RATE, *AT_TIME.values()}
     hidden = not any(layer.visible for role, layer in there.items() if role in maps_of)
     yield from show_in_turn(viewer, wanted)
@@ -337,11 +323,8 @@ def show_schedule(viewer: "Viewer", group: ResultGroup, role: str) -> "Layer":
     """
     first = not any(is_schedule(layer) and layer.visible for layer in viewer.layers)
     show_layers(viewer, [schedule_layer(group, role)])
-    layer = next(
-        layer
-        for layer in reversed(layers_of(viewer.layers, group.name))
-        if plugin_metadata(layer)["role"] == role
-    )
+    of_result = reversed(layers_of(viewer.layers, group.name))
+    layer = next(one for one in of_result if plugin_metadata(one)["role"] == role)
     layer.visible = True
     if first:
         viewer.dims.set_point(viewer.dims.ndim - layer.ndim, FIRST_TIME)
@@ -357,27 +340,27 @@ def schedule_layer(group: ResultGroup, role: str) -> LayerData:
     """A lazy map that lies where the rate map lies, with t as its first axis."""
     rate, clock = group.rate, group.clock
     if rate is None or clock is None:
-        raise RequestError(
-            f"{group.name}: {' and '.join(group.missing())} not among the layers; undo the "
-            "removal or reconstruct again."
-        )
-    place = Placement.of(rate).with_times(clock.times)
+        raise RequestError(group.describe_missing())
+    place, start = Placement.of(rate), clock.times[0]
+    place = place.with_leading("K", "schedule t" if "t" in place.labels else "t", start, start)
     maps = getattr(schedule_maps(rate.data, clock), FIELDS[role])
     mark = {**plugin_metadata(rate), "role": role, "unit": ""}
     limits = shown_ranges(np.asarray(rate.data), clock)[FIELDS[role]]
-    name = f"{role} of {mark.get('source', rate.name)}"
-    return (
-        maps,
-        {
-            "name": name,
-            "visible": False,
-            "metadata": {METADATA_KEY: mark},
-            **place.keywords(),
-            "colormap": "viridis",
-            "contrast_limits": limits,
-        },
-        "image",
-    )
+    return _map_layer(maps, f"{role} of {mark.get('source', rate.name)}", mark, place, limits)
+
+
+def _map_layer(
+    values: Any, name: str, mark: dict[str, Any], place: Placement, limits: tuple[float, float]
+) -> LayerData:
+    keywords = {
+        "name": name,
+        "visible": False,
+        "metadata": {METADATA_KEY: mark},
+        **place.keywords(),
+        "colormap": "viridis",
+        "contrast_limits": limits,
+    }
+    return values, keywords, "image"
 
 
 def show_in_grid(viewer: "Viewer", source: str, beside: "Layer | None") -> None:
@@ -416,12 +399,6 @@ def remove_layers(viewer: "Viewer", layers: Iterable["Layer"]) -> None:
                     viewer.layers.remove(layer)
 
 
-def _has_own_name(layer: "Layer") -> bool:
-    """Whether a layer of a result has the name that it was given: the user did not rename it."""
-    mark = plugin_metadata(layer)
-    return _is_named(layer, own_name(mark))
-
-
 def _is_named(layer: "Layer", name: str) -> bool:
     """Whether a layer has the name that it was given; napari itself may have numbered it."""
     return re.fullmatch(re.escape(name) + r"( \[\d+\])?", layer.name) is not None
@@ -446,10 +423,9 @@ def with_own_sliders(viewer: "Viewer", layers: list[LayerData]) -> list[LayerDat
     of the widest other layer.
     """
     frames = _frame_axes(viewer)
-    counts = [len(data) for data, keywords, _ in layers if _role(keywords) == SAMPLES]
-    counts += [
-        len(layer.data) for layer in viewer.layers if plugin_metadata(layer).get("role") == SAMPLES
-    ]
+    there = [one.data for one in viewer.layers if plugin_metadata(one).get("role") == SAMPLES]
+    there += [data for data, keywords, _ in layers if _role(keywords) == SAMPLES]
+    counts = [len(samples) for samples in there]
     samples = [_Axis((-0.5, max(counts) - 0.5), "dimensionless", "sample")] if counts else []
     before = {SAMPLES: frames} | {role: [*samples, *frames] for role in SCHEDULE}
     return [

@@ -276,19 +276,10 @@ def _damages_named(path: Path) -> Iterator[None]:
 def placement(
     name: str, axes: str, pixel_um: float | None, place: Mapping[str, float]
 ) -> Placement:
-    """Where an image from a file lies.
+    """Where an image from a file lies; in pixels without a `pixel_um`.
 
-    Axes without a length have napari's default unit. The layer then fits those of other readers.
-
-    Parameters
-    ----------
-    name : str
-    axes : str
-        Letters of an `ImageStack`.
-    pixel_um : float or None
-        None places the image in pixels.
-    place : mapping
-        See `ImageStack`.
+    `axes` and `place` are those of an `ImageStack`. Axes without a length have napari's default
+    unit. The layer then fits those of other readers.
     """
     known: dict[str, float] = {}
     first: dict[str, float] = {}

@@ -47,11 +47,7 @@ def is_measurement(layer: "Layer") -> bool:
 def holds_planes(layer: "Image", others: "Sequence[Image]") -> bool | None:
     """Whether a layer shows planes of focus; None where nothing tells.
 
-    Parameters
-    ----------
-    layer : Image
-    others : sequence of Image
-        The other measured images: one of the same shape may be the second plane.
+    One of the `others`, the measured images, of the same shape may be the second plane.
     """
     said = plugin_metadata(layer).get("optics", {})
     if "defocus_um" in said or "emission_um" in said:
@@ -80,15 +76,11 @@ def named_layers(layers: "Sequence[Layer]", source: str) -> "tuple[Layer, Layer 
     if source in names:
         return names[source], None
     parts = source.split(" + ")  # a name may hold it, too
-    pairs = [(" + ".join(parts[:cut]), " + ".join(parts[cut:])) for cut in range(1, len(parts))]
-    return next(
-        (
-            (names[first], names[second])
-            for first, second in pairs
-            if first in names and second in names
-        ),
-        None,
-    )
+    for cut in range(1, len(parts)):
+        first, second = " + ".join(parts[:cut]), " + ".join(parts[cut:])
+        if first in names and second in names:
+            return names[first], names[second]
+    return None
 
 
 def finest_level(layer: "Layer") -> Any:

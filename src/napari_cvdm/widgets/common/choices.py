@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from threading import Event
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +21,7 @@ from superqt.utils import signals_blocked
 
 from napari_cvdm.core.request import RequestError
 from napari_cvdm.io import sha256_of
-from napari_cvdm.widgets.common.fields import browse_button, limit_width
+from napari_cvdm.widgets.common.fields import browse_button, fill_layout, limit_width
 from napari_cvdm.widgets.common.preferences import (
     PRESET_HELP,
     own_models,
@@ -51,36 +50,19 @@ MOST_PIXELS = 1 << 25
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChoiceItem:
-    """One thing to choose.
-
-    Parameters
-    ----------
-    text : str
-        As shown.
-    key : object
-        By which the same thing is known again when its text or value changes.
-    value : object
-        What is chosen.
-    preferred : bool
-        Whether it is chosen when nothing was, or when what was chosen is gone.
-    """
+    """One thing to choose, and the text that is shown for it."""
 
     text: str
-    key: Any
+    key: Any  # by which the same thing is known again when its text or value changes
     value: Any
-    preferred: bool = False
+    preferred: bool = False  # chosen when nothing was, or when what was chosen is gone
 
 
 class ChoiceBox(QComboBox):
     """What can be chosen among the layers of a viewer, kept up to date.
 
-    `changed` tells that something else is chosen, `listed` that the choices were listed again.
-
-    Parameters
-    ----------
-    viewer : Viewer
-    entries : callable
-        Lists what can be chosen now.
+    `entries` lists what can be chosen now. `changed` tells that something else is chosen, `listed`
+    that the choices were listed again.
     """
 
     changed = Signal()
@@ -144,27 +126,20 @@ class ResultChoice(ChoiceBox):
     """The results in a viewer, each a `ResultGroup`; the newest is preferred."""
 
     def __init__(self, viewer: "Viewer") -> None:
-        super().__init__(viewer, partial(_result_entries, viewer))
+        def entries() -> list[ChoiceItem]:
+            groups = groups_of(viewer.layers)
+            return [
+                ChoiceItem(text=one.name, key=one.name, value=one, preferred=one is groups[-1])
+                for one in groups
+            ]
 
-
-def _result_entries(viewer: "Viewer") -> list[ChoiceItem]:
-    groups = groups_of(viewer.layers)
-    return [
-        ChoiceItem(text=group.name, key=group.name, value=group, preferred=group is groups[-1])
-        for group in groups
-    ]
+        super().__init__(viewer, entries)
 
 
 class LayerChoice(ChoiceBox):
-    """Layers of a viewer. The active one is preferred, else the topmost.
+    """Layers of a viewer that are accepted. The active one is preferred, else the topmost.
 
-    Parameters
-    ----------
-    viewer : Viewer
-    none_text : str, optional
-        An entry for no layer, the first one, which is preferred then.
-    accepts : callable, optional
-        Layer -> bool: which layers are offered; the measured images if it is not given.
+    With a `none_text` the first entry is for no layer, and is preferred.
     """
 
     def __init__(
@@ -177,19 +152,13 @@ class LayerChoice(ChoiceBox):
             offered = [layer for layer in viewer.layers if accepts(layer)]
             active = viewer.layers.selection.active
             best = active if active in offered else offered[-1] if offered else None
-            none = ChoiceItem(text=none_text or "", key=None, value=None, preferred=True)
-            return [
-                *([] if none_text is None else [none]),
-                *(
-                    ChoiceItem(
-                        text=layer.name,
-                        key=layer,
-                        value=layer,
-                        preferred=layer is best and none_text is None,
-                    )
-                    for layer in offered
-                ),
+            items = [
+                ChoiceItem(text=one.name, key=one, value=one, preferred=one is best)
+                for one in offered
             ]
+            if none_text is not None:
+                items.insert(0, ChoiceItem(text=none_text, key=None, value=None, preferred=True))
+            return items
 
         super().__init__(viewer, entries)
 
@@ -246,14 +215,11 @@ class BackgroundChoice(ChoiceBox):
         The layer is the one with these pixels, or with the fingerprint that a result's settings
         give. If there is none, ``auto`` is chosen.
         """
-        if isinstance(wanted, str):
-            self.set_value(wanted if wanted in WORDS else WORDS[0])
-            if wanted in WORDS:
-                return True
-            known = wanted.removeprefix("image sha256:")
-        else:
-            self.set_value(WORDS[0])
-            known = sha256_of(wanted)
+        known = wanted if isinstance(wanted, str) else sha256_of(wanted)
+        self.set_value(known if known in WORDS else WORDS[0])
+        if known in WORDS:
+            return True
+        known = known.removeprefix("image sha256:")
         for entry in self._entries:
             if entry.key not in WORDS and _shows(entry.value, known):
                 self.set_value(entry.key)
@@ -318,10 +284,7 @@ class ModelChoice(QWidget):
             "Use a model from a folder with card.json and model.safetensors. Nothing in it is "
             "executed.",
         )
-        layout = QHBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.addWidget(self._box, 1)
-        layout.addWidget(self._folder)
+        fill_layout(QHBoxLayout(self), (self._box, 1), self._folder)
         self.setFocusProxy(self._box)
         self.refresh()
         self.suggest()
@@ -410,10 +373,7 @@ class ModelChoice(QWidget):
 class PresetChoice(QWidget):
     """The microscopes that the user saved, in all docks the same.
 
-    Parameters
-    ----------
-    shown : callable
-        () -> what the form shows now, by request name: what is saved under a new name.
+    `shown` gives what the form shows now, by request name: what is saved under a new name.
     """
 
     changed = Signal()
@@ -434,10 +394,7 @@ class PresetChoice(QWidget):
         more.setToolTip("Save the fields below under a name, or forget the chosen microscope.")
         more.setMenu(menu)
         more.setPopupMode(QToolButton.ToolButtonPopupMode.InstantPopup)
-        row = QHBoxLayout(self)
-        row.setContentsMargins(0, 0, 0, 0)
-        row.addWidget(self._box, 1)
-        row.addWidget(more)
+        fill_layout(QHBoxLayout(self), (self._box, 1), more)
         self.setFocusProxy(self._box)
         self.refresh()
         self._box.opening.connect(self.refresh)
@@ -505,14 +462,12 @@ class PresetChoice(QWidget):
         self.set_value(name)
 
     def _ask(self) -> None:
+        proposed = self._box.currentText() if self.value() else ""
         name, given = QInputDialog.getText(
-            self, "Save the microscope", "Name, such as 63x 1.4 GFP:", text=self._proposed()
+            self, "Save the microscope", "Name, such as 63x 1.4 GFP:", text=proposed
         )
         if given and name.strip():
             self.save_as(name.strip())
-
-    def _proposed(self) -> str:
-        return self._box.currentText() if self.value() else ""
 
     def _on_remove(self) -> None:
         chosen = self._box.currentText()

@@ -48,14 +48,14 @@ FOLD_STYLE = (
 class Dock(QWidget):
     """A dock of this plugin: a second one becomes a tab of the first, which keeps its height."""
 
+    _joined = False
+
     def showEvent(self, event: QShowEvent | None) -> None:
         """Join the other docks of this plugin, once the window holds this one."""
         super().showEvent(event)
         if not self._joined:
             self._joined = True
             QTimer.singleShot(0, self._join_others)
-
-    _joined = False
 
     def _join_others(self) -> None:
         own = _dock_around(self)
@@ -167,9 +167,7 @@ def fold_icon(letter: str) -> QIcon:
 def collapsible(title: str, content: QWidget, purpose: str) -> QCollapsible:
     """Content under a title that unfolds it, folded at first; a tooltip states its purpose."""
     inside = QWidget()  # may be squeezed to nothing, whatever height the content insists on
-    layout = QVBoxLayout(inside)
-    layout.setContentsMargins(0, 0, 0, 0)
-    layout.addWidget(content)
+    fill_layout(QVBoxLayout(inside), content)
     box = QCollapsible(title, collapsedIcon=fold_icon("▶"), expandedIcon=fold_icon("▼"))
     inner = box.layout()
     if inner is not None:
@@ -258,14 +256,7 @@ def as_sentences(text: str) -> str:
 
 
 class LabelledRows(QFormLayout):
-    """Fields by name, below each other. A field and its name have the same help.
-
-    Parameters
-    ----------
-    rows : mapping of str to QWidget
-    purposes : mapping of str to str
-        What each is for.
-    """
+    """Fields by name, below each other. A field and its name have the same help: its purpose."""
 
     def __init__(self, rows: Mapping[str, QWidget], purposes: Mapping[str, str]) -> None:
         super().__init__()
@@ -274,8 +265,7 @@ class LabelledRows(QFormLayout):
         self.setVerticalSpacing(4)
         self._fields = dict(rows)
         for name, field in rows.items():
-            label = QLabel(label_of(name))
-            label.setBuddy(field)
+            label = label_field(label_of(name), field)
             label.setToolTip(purposes[name])
             field.setToolTip(purposes[name])
             self.addRow(label, field)
@@ -362,14 +352,8 @@ class OptionalNumber(QLineEdit):
 class OptionalNumbers(QWidget):
     """Several numbers side by side, or nothing.
 
-    Several numbers typed into one field, with spaces between them, replace all.
-
-    Parameters
-    ----------
-    name : str
-        The request's name, for messages.
-    count : int
-        Numbers at first.
+    Several numbers typed into one field, with spaces between them, replace all. `name` is the
+    request's name, for messages; `count` is how many numbers there are at first.
     """
 
     textChanged = Signal()
@@ -481,19 +465,15 @@ class PathField(QWidget):
         self.line.setMinimumWidth(NARROWEST_PX)
         self.line.setPlaceholderText("needed")
         self._browse = browse_button(self, f"{title}.")
-        row = QHBoxLayout(self)
-        row.setContentsMargins(0, 0, 0, 0)
-        row.addWidget(self.line, 1)
-        row.addWidget(self._browse)
+        fill_layout(QHBoxLayout(self), (self.line, 1), self._browse)
         self.setFocusProxy(self.line)
         self.line.textChanged.connect(lambda _: self.changed.emit())
         self._browse.clicked.connect(self._ask)
 
     def _ask(self) -> None:
-        if self._new:
-            path, _ = QFileDialog.getSaveFileName(self, self._title, self.line.text(), self._files)
-        elif self._files:
-            path, _ = QFileDialog.getOpenFileName(self, self._title, self.line.text(), self._files)
+        if self._new or self._files:
+            ask = QFileDialog.getSaveFileName if self._new else QFileDialog.getOpenFileName
+            path, _ = ask(self, self._title, self.line.text(), self._files)
         else:
             path = QFileDialog.getExistingDirectory(self, self._title, self.line.text())
         if path:

@@ -149,6 +149,10 @@ SAME_PIXEL = 1e-6
 OPTICS = ("pixel_um", "wavelength_um", "defocus_um", "medium_index", "na", "condenser_na")
 ORIGIN = "From the layer: "
 PHASE_OPTICS = ("defocus_um", "condenser_na")
+FLUORESCENCE_LABELS = {
+    "medium_index": "Immersion index",
+    "wavelength_um": "Emission wavelength [µm]",
+}
 OTHER_PLANES = "the other planes"
 COUNTS = {"samples": (1, 1024), "steps": (1, 1000), "seed": (0, 2**63 - 1), "tile": (16, 65536)}
 
@@ -227,7 +231,8 @@ class ReconstructForm(QWidget):
             "model": self.model,
             "microscope": self.presets,
             **self.optics,
-            **{name: self.counts[name] for name in ("samples", "steps")},
+            "samples": self.counts["samples"],
+            "steps": self.counts["steps"],
         }
         seldom: dict[str, QWidget] = {
             "seed": self.counts["seed"],
@@ -238,19 +243,15 @@ class ReconstructForm(QWidget):
             "tile": self.counts["tile"],
             "keep_samples": self.keep_samples,
         }
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
         self._often = LabelledRows(often, HELP)
         self._fields_line = QWidget()
         fill_layout(QVBoxLayout(self._fields_line), self.field, self.scale)
         self._often.insertRow(list(often).index("pixel_um") + 1, self._fields_line)
         self._often.insertRow(list(often).index("model") + 1, self.about)
-        layout.addLayout(self._often)
         more, self._seldom = QWidget(), LabelledRows(seldom, HELP)
         more.setLayout(self._seldom)
         self.more = collapsible("More settings", more, "Settings that seldom need a change.")
-        layout.addWidget(self.more)
-        layout.addStretch(1)
+        fill_layout(QVBoxLayout(self), self._often, self.more).addStretch(1)
 
     def _set_defaults(self) -> None:
         defaults = {entry.name: entry.default for entry in fields(ReconstructionRequest)}
@@ -311,11 +312,8 @@ class ReconstructForm(QWidget):
 
     def _on_model(self) -> None:
         task, card = self.task, self.model.card()
-        self.about.setText(
-            "No model is installed. Choose a folder that holds one."
-            if card is None
-            else f"About {card.name}"
-        )
+        none = "No model is installed. Choose a folder that holds one."
+        self.about.setText(none if card is None else f"About {card.name}")
         self.card.setPlainText("" if card is None else card_text(card))
         needed = () if task is None else task.needed_optics
         for name, field in self.optics.items():
@@ -323,13 +321,8 @@ class ReconstructForm(QWidget):
         for name in ("image2", *PHASE_OPTICS):
             self._often.show_row(name, self.two_planes)
         fluorescence = task is not None and not self.two_planes
-        self._often.set_label(
-            "medium_index", "Immersion index" if fluorescence else label_of("medium_index")
-        )
-        self._often.set_label(
-            "wavelength_um",
-            "Emission wavelength [µm]" if fluorescence else label_of("wavelength_um"),
-        )
+        for name, label in FLUORESCENCE_LABELS.items():
+            self._often.set_label(name, label if fluorescence else label_of(name))
         self._seldom.show_row("align", self.two_planes)
         self._seldom.show_row("psf", self.deconvolved)
         self._fill_optics(typed_stays=True)
@@ -391,14 +384,16 @@ class ReconstructForm(QWidget):
         self._from_layer.pop(name, None)
         self.changed.emit()
 
-    def optics_values(self) -> dict[str, Any]:
-        """The optics that the form shows, by request name; what is saved as a microscope."""
-        shown = {
+    def _shown_optics(self) -> dict[str, Any]:
+        return {
             name: field.value()
             for name, field in self.optics.items()
             if self.two_planes or name not in PHASE_OPTICS
         }
-        return {name: value for name, value in shown.items() if value is not None}
+
+    def optics_values(self) -> dict[str, Any]:
+        """The optics that the form shows, by request name; what is saved as a microscope."""
+        return {name: value for name, value in self._shown_optics().items() if value is not None}
 
     def _on_preset(self) -> None:
         self._fill_preset()  # what an earlier one filled goes, so that the layer's values come back
@@ -438,11 +433,7 @@ class ReconstructForm(QWidget):
             Text that is not a number.
         """
         return {
-            **{
-                name: field.value()
-                for name, field in self.optics.items()
-                if self.two_planes or name not in PHASE_OPTICS
-            },
+            **self._shown_optics(),
             "model": self.model.value(),
             "background": self.background.background(),
             "keep_samples": self.keep_samples.isChecked(),

@@ -421,16 +421,8 @@ class PresetChoice(QWidget):
     def fill(self, fields: Mapping[str, Any], told: Mapping[str, Any]) -> tuple[str, ...]:
         """Fill in the chosen microscope where nothing was typed; values of an earlier one go.
 
-        Parameters
-        ----------
-        fields : mapping of str to OptionalNumber or OptionalNumbers
-        told : mapping
-            What stands in fields that a layer filled, by name.
-
-        Returns
-        -------
-        tuple of str
-            Names of the fields that were filled.
+        `told` is what stands in fields that a layer filled, by name. The result is the names of the
+        fields that were filled.
         """
         preset, filled, self._filled = self.value(), self._filled, {}
         for name, field in fields.items():

@@ -353,12 +353,12 @@ class OptionalNumbers(QWidget):
     """Several numbers side by side, or nothing.
 
     Several numbers typed into one field, with spaces between them, replace all. `name` is the
-    request's name, for messages; `count` is how many numbers there are at first.
+    request's name, for messages.
     """
 
     textChanged = Signal()
 
-    def __init__(self, name: str, count: int = 2) -> None:
+    def __init__(self, name: str) -> None:
         super().__init__()
         self.setObjectName(name)
         # Those beyond the count are hidden and keep their text.
@@ -366,7 +366,7 @@ class OptionalNumbers(QWidget):
         self._count = 0
         self._grid = QGridLayout(self)
         self._grid.setContentsMargins(0, 0, 0, 0)
-        self.set_count(count)
+        self.set_count(2)  # the usual pair of planes, until an image is chosen
         self.setFocusProxy(self._made[0])
 
     @property
@@ -446,14 +446,8 @@ class OptionalNumbers(QWidget):
 class PathField(QWidget):
     """The path of a folder, or of a file, with a button to look for it.
 
-    Parameters
-    ----------
-    title : str
-        Of the dialog, such as "Choose the folder to follow".
-    files : str, optional
-        Which files to offer, such as "Arrays (*.npy *.npz)"; a folder is chosen without.
-    new : bool
-        Whether a name is asked for that does not exist yet.
+    The title is that of the dialog. `files` are those to offer, such as "Arrays (*.npy *.npz)"; a
+    folder is chosen without. With `new`, a name is asked for that does not exist yet.
     """
 
     changed = Signal()

@@ -121,10 +121,10 @@ class SchedulePlots(QWidget):
         self._regions: list[tuple[Any, Any]] = []
         _only(self, *self.plots.values())
         for name, plot in self.plots.items():
-            plot.getPlotItem().getAxis("bottom").setTicks(
-                [[(0.0, "0"), (0.25, ""), (0.5, "0.5"), (0.75, ""), (1.0, "1")]]
-            )
-            plot.getPlotItem().getAxis("bottom").setStyle(showValues=name == "half_log_snr")
+            axis = plot.getPlotItem().getAxis("bottom")
+            axis.setTicks([[(0.0, "0"), (0.25, ""), (0.5, "0.5"), (0.75, ""), (1.0, "1")]])
+            axis.setStyle(showValues=name == "half_log_snr")  # the lowest plot has them for all
+            # A line without ends must not take part in the range of the plot.
             plot.addItem(self._now[name], ignoreBounds=True)
             self._pixel[name].setZValue(1)
         self.plots["gamma"].setYRange(0, 1)

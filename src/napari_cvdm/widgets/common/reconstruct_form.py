@@ -264,7 +264,8 @@ class ReconstructForm(QWidget):
     def _connect(self) -> None:
         self.image.changed.connect(self._on_image)
         self.presets.changed.connect(self._on_preset)
-        self.second.changed.connect(self._on_second)
+        self.second.changed.connect(self._count_positions)
+        self.second.changed.connect(self.changed)
         for box in (self.image, self.second):
             box.listed.connect(self._on_listed)
         self.model.changed.connect(self._on_model)
@@ -300,10 +301,6 @@ class ReconstructForm(QWidget):
     def planes(self) -> int | None:
         """Number of planes of the chosen layers; None if it is not known."""
         return chosen_planes(self.image.value(), self.second.value())
-
-    def _on_second(self) -> None:
-        self._count_positions()
-        self.changed.emit()
 
     def _count_positions(self) -> None:
         """One for each plane; the typed positions stay if the number of planes is not known."""
@@ -355,10 +352,7 @@ class ReconstructForm(QWidget):
                 with signals_blocked(field):
                     field.set_value(known.get(name))
                 self._from_layer[name] = field.typed
-        self._from_layer = {name: text for name, text in self._from_layer.items() if name in known}
-        self._fill_preset()
         header = None if layer is None else header_of(layer, of_planes=self.two_planes)
-        for name, field in self.optics.items():
             origin = "" if header is None else header.origin(name)
             field.setToolTip(f"{HELP[name]}\n{ORIGIN}{origin}." if origin else HELP[name])
 
@@ -368,6 +362,8 @@ class ReconstructForm(QWidget):
 
         layer, pixel_um, other = self.image.value(), None, None
         with suppress(RequestError):  # said in the message line
+        self._from_layer = {name: text for name, text in self._from_layer.items() if name in known}
+        self._fill_preset()
             pixel_um, other = self.settings()["pixel_um"], self._other_pixel()
         self.scale.setVisible(other is not None)
         if layer is None:

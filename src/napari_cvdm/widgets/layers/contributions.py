@@ -61,6 +61,7 @@ IN_MEMORY_BYTES = 1 << 30  # of one layer; the pixels of a larger one stay on di
 PHASE_MODEL, WIDEFIELD_MODEL = "phase-2shot", "widefield-x2"
 _WORDS = {"S": "sample", "P": "plane"}
 
+_NO_LENGTH = ("pixel", "dimensionless")  # units of napari that a file does not state
 
 def get_image_reader(path: str | Sequence[str]) -> Reader | None:
     """The reader for one image file that napari itself does not read; None for anything else.
@@ -317,11 +318,9 @@ def _single(path: str | Sequence[str]) -> Path | None:
 
 def _result_folder(path: str | Sequence[str]) -> Path | None:
     found = _single(path)
-    inside = found is not None and found.name == PROVENANCE and found.is_file()
-    return found.parent if found is not None and inside else found
-
-
-_NO_LENGTH = ("pixel", "dimensionless")
+    if found is not None and found.name == PROVENANCE and found.is_file():
+        return found.parent
+    return found
 
 
 def write_tiff(path: str, data: Any, attributes: dict[str, Any]) -> list[str]:

@@ -1,6 +1,7 @@
 """napari layers as images: what a layer says of itself, its pixels, and how it looks."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -137,17 +138,11 @@ def known_optics(layer: "Image", *, of_planes: bool = False) -> dict[str, Any]:
     return {name: value for name, value in found.items() if value is not None}
 
 
-def read_layer(layer: "Image", index: tuple[int, ...] | None = None) -> ImageStack:
+def read_layer(layer: "Image") -> ImageStack:
     """The pixels, axes and optics of an image layer.
 
     Data that are not in memory are read later, when they are needed. The finest level of a
     multiscale layer is read. Colours become a leading channel axis. Opacity is left out.
-
-    Parameters
-    ----------
-    layer : Image
-    index : tuple of int, optional
-        Take one frame: the position along every axis before Y and X (colours excepted).
 
     Raises
     ------
@@ -159,8 +154,6 @@ def read_layer(layer: "Image", index: tuple[int, ...] | None = None) -> ImageSta
         import dask.array as da
 
         pixels = pixels if isinstance(pixels, da.Array) else da.from_array(pixels)
-    if index is not None:
-        pixels, axes = pixels[index], axes[-2:]
     if layer.rgb:
         pixels, axes = np.moveaxis(pixels[..., :COLOURS], -1, 0), "C" + axes
     said = plugin_metadata(layer)
@@ -175,16 +168,12 @@ def read_layer(layer: "Image", index: tuple[int, ...] | None = None) -> ImageSta
         step_um = length_um(abs(float(layer.scale[number])), f"{layer.units[number]:~}")
         if step_um is not None and step_um != 1:  # napari's scale of an axis without a length is 1
             place["z_step_um"] = step_um
-    header = header_of(layer)
-    return ImageStack(
-        pixel_um=header.pixel_um,
+    return replace(
+        header_of(layer),
         array=usable_dtype(pixels, layer.name),
         axes=axes,
-        source=layer.name,
-        metadata=header.metadata,
         place=place,
         channels=tuple(said.get("channels", ())),
-        origins=header.origins,
         warnings=tuple(said.get("warnings", ())),
         series=said.get("series"),
     )

@@ -120,19 +120,10 @@ def to_layer_data(
 ) -> list[LayerData]:
     """The three layers that a result shows. All others are made from them on request.
 
-    Parameters
-    ----------
-    source : Placement
-        Of the measured image.
-    statistic : {"standard deviation", "variance", "calibrated interval"}
-        How the spread of the samples is shown. If the model is not calibrated, it is shown as a
-        standard deviation.
-
-    Returns
-    -------
-    list of (data, keywords, layer type)
-        One group: uncertainty, untrusted pixels, reconstruction. Only the last, which lies on top,
-        is visible.
+    They are one group: uncertainty, untrusted pixels, reconstruction. Only the last, which lies on
+    top, is visible. `source` is the place of the measured image. The spread of the samples is shown
+    as the `statistic`, one of `STATISTICS` or `INTERVAL`; without a calibration, as a standard
+    deviation.
     """
     stored = StoredResult(
         reconstruction=reconstruction, source=source.within(reconstruction.region)
@@ -311,7 +302,10 @@ def preview_layer_data(reconstruction: Reconstruction, source: Placement) -> Lay
 
 
 def disk_layer_data(path: Path, images: Sequence[str], run: Run) -> list[LayerData]:
-    """Layers of a result that was written block by block.
+    """Layers of a result that was written block by block; all but the reconstruction are hidden.
+
+    They are lazy arrays that are read part by part, with several resolutions where the image is
+    large. They lie where the measured layer of the run lies.
 
     Parameters
     ----------
@@ -319,14 +313,6 @@ def disk_layer_data(path: Path, images: Sequence[str], run: Run) -> list[LayerDa
         An OME-Zarr collection of `reconstruct_by_blocks`.
     images : sequence of str
         Its groups: mean, std, rate, valid, and samples where they were kept.
-    run : Run
-        It says where the layers lie: where the measured layer lies.
-
-    Returns
-    -------
-    list of (data, keywords, layer type)
-        Lazy arrays that are read part by part, with several resolutions where the image is large.
-        All but the reconstruction are hidden at first.
     """
     return [_disk_layer(path, name, run) for name in DISK_ROLES if name in images]
 
@@ -428,8 +414,7 @@ class ResultGroup:
     def clock(self) -> ClockCurve | None:
         """The clock of the model; None for a layer of an older version or a classical method."""
         marks = (plugin_metadata(layer) for layer in self.layers.values())
-        none: Mapping[str, Any] = {}
-        found = next((mark["clock"] for mark in marks if mark.get("clock")), none)
+        found: Any = next((mark["clock"] for mark in marks if mark.get("clock")), {})
         names = ("times", "values", "speeds")
         try:
             curve = ClockCurve(**{name: tuple(map(float, found[name])) for name in names})

@@ -51,11 +51,9 @@ if TYPE_CHECKING:
 PART_MS = 20  # in which the window is drawn, and keys and clicks are heard
 
 
-def show_layers(
-    viewer: "Viewer", layers: list[LayerData], superseded: "Iterable[Layer]" = ()
-) -> None:
+def show_layers(viewer: "Viewer", layers: list[LayerData]) -> None:
     """Put layers into a viewer in place of the earlier layers of the same roles; all at once."""
-    for _ in show_in_turn(viewer, layers, superseded):
+    for _ in show_in_turn(viewer, layers):
         pass
 
 
@@ -245,14 +243,10 @@ def show_stored(viewer: "Viewer", group: ResultGroup, role: str) -> None:
     maker = None if stored is None else stored.makers().get(role)
     if maker is not None and role not in group.layers:
         data, keywords, kind = maker()
-        stacks = [one for one in SCHEDULE if role == SAMPLES and one in shown_roles(viewer, group)]
-        more = [schedule_layer(group, one) for one in stacks]
+        there = {plugin_metadata(one)["role"] for one in layers_of(viewer.layers, group.name)}
+        # Maps over t are made again, because their axis lies before that of the samples.
+        more = [schedule_layer(group, one) for one in SCHEDULE if role == SAMPLES and one in there]
         show_layers(viewer, [*more, (data, {**keywords, "visible": True}, kind)])
-
-
-def shown_roles(viewer: "Viewer", group: ResultGroup) -> set[str]:
-    """Roles of all layers of a result that a viewer holds, of the schedule, too."""
-    return {str(plugin_metadata(layer)["role"]) for layer in layers_of(viewer.layers, group.name)}
 
 
 def show_only(viewer: "Viewer", group: ResultGroup, role: str) -> None:
@@ -273,14 +267,9 @@ def schedule_in_turn(
 ) -> Iterator[None]:
     """Draw gamma, beta and the rate of a result at one time, as images without an axis of times.
 
-    The window is served after each layer. Layers that are there already are drawn anew.
-
-    Parameters
-    ----------
-    time : float
-        t in (0, 1]; the nearest time of the clock is shown.
-    show : bool
-        Whether gamma is shown where no map of the schedule is.
+    The window is served after each layer. Layers that are there already are drawn anew. Of `time`,
+    t in (0, 1], the nearest one of the clock is shown. With `show`, gamma is shown where no map of
+    the schedule is.
     """
     clock, rate = group.clock, group.rate
     if clock is None or rate is None:
@@ -533,10 +522,7 @@ class RunningLayers:
 class Turns(QObject):
     """Work in the window's own thread, such as adding layers: after each part the window is served.
 
-    Parameters
-    ----------
-    parent : QObject
-        When it goes, the rest is not done.
+    When the parent goes, the rest is not done.
     """
 
     def __init__(self, parent: QObject) -> None:

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 
 WORDS = ("auto", "none")
 NO_PRESET = "none"
+# Larger layers are not read for a comparison: the window would stand still meanwhile.
 MOST_PIXELS = 1 << 25
 
 
@@ -98,6 +99,7 @@ class ChoiceBox(QComboBox):
         numbered = list(enumerate(self._entries))
         same = [number for number, entry in numbered if kept is not None and entry.key == kept.key]
         preferred = [number for number, entry in numbered if entry.preferred]
+        # While it is empty nothing is chosen: who listens must not hear of that.
         with signals_blocked(self):
             self.clear()
             self.addItems([entry.text for entry in self._entries])
@@ -128,6 +130,7 @@ class ResultChoice(ChoiceBox):
     def __init__(self, viewer: "Viewer") -> None:
         def entries() -> list[ChoiceItem]:
             groups = groups_of(viewer.layers)
+            # A group is made anew at each call, so that only its name can be the key.
             return [
                 ChoiceItem(text=one.name, key=one.name, value=one, preferred=one is groups[-1])
                 for one in groups
@@ -230,6 +233,7 @@ class BackgroundChoice(ChoiceBox):
 def _shows(layer: "Image", fingerprint: str) -> bool:
     """Whether a layer has these pixels; False for too many planes or too large a layer."""
     shape = tuple(layer.data.shape)
+    # In float, which the size of a huge lazy layer cannot overflow.
     if (
         not 2 <= len(shape) <= 3
         or (len(shape) == 3 and shape[0] > MOST_PLANES)
@@ -290,6 +294,7 @@ class ModelChoice(QWidget):
         self.suggest()
         self._box.opening.connect(self.refresh)
         self._box.currentIndexChanged.connect(self._on_chosen)
+        # Qt emits this where the user chooses, but not where a program does.
         self._box.activated.connect(self._on_picked)
         self._folder.clicked.connect(self._ask_folder)
         self._on_chosen()
@@ -334,7 +339,7 @@ class ModelChoice(QWidget):
 
         if model not in self._cards:
             card = read_card(model)
-            task_of(card)
+            task_of(card)  # before it is listed: an unknown task is refused here
             self._add(model, card)
         self.by_hand = True
         self._box.setCurrentIndex(self._box.findData(model))
@@ -426,9 +431,11 @@ class PresetChoice(QWidget):
         """
         preset, filled, self._filled = self.value(), self._filled, {}
         for name, field in fields.items():
+            # A value that the user changed afterwards is a typed one, and stays.
             ours = name in filled and field.typed == filled[name]
             free = ours or not any(field.typed) or (name in told and field.typed == told[name])
             if free and (name in preset or ours):
+                # Else the form would take the value for one that the user typed.
                 with signals_blocked(field):
                     field.set_value(preset.get(name))
                 self._filled |= {name: field.typed} if name in preset else {}
@@ -464,6 +471,7 @@ class PresetChoice(QWidget):
     def _on_remove(self) -> None:
         chosen = self._box.currentText()
         try:
+            # The file counts, not what is listed: another dock may have saved one since.
             write_presets({name: one for name, one in read_presets().items() if name != chosen})
         except ValueError as error:
             self.refused.emit(str(error))

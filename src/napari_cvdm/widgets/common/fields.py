@@ -55,6 +55,7 @@ class Dock(QWidget):
         super().showEvent(event)
         if not self._joined:
             self._joined = True
+            # While napari adds a dock, the window does not hold it yet.
             QTimer.singleShot(0, self._join_others)
 
     def _join_others(self) -> None:
@@ -87,6 +88,7 @@ def wrapped_label(text: str = "") -> QLabel:
     """Plain text over as many lines as it needs."""
     label = QLabel(text)
     label.setWordWrap(True)
+    # By default Qt takes a message with tags in it for HTML.
     label.setTextFormat(Qt.TextFormat.PlainText)
     return label
 
@@ -202,15 +204,18 @@ WORDS = {
     "out": "Result folder",
 }
 _SENTENCE_END = re.compile(r"(?<=[a-z0-9%)][.!?]) (?=\S)")
+# The 1 must not be the end of 21, 0.1, 2/1 or -1.
 _ONE_OF_MANY = re.compile(
     r"(?<![\d.,/-])1 "
     r"(sample|frame|tile|step|plane|file|image|field|draw|pair|time point|channel)s\b"
 )
+# An option that is advised, with an example that may hold a decimal point.
 _ADVICE = re.compile(
     r"Give (?:it|them|one) with --[a-z0-9-]+(?:, for example[^.]*(?:\.\d[^.]*)*)?\."
 )
 _MICROMETRES = re.compile(r"(?<=\d )um\b")
 _OPTION = re.compile(r"--([a-z][a-z0-9-]*)")
+# Names without an underscore are left out: they are also words of sentences.
 _NAME = re.compile(
     rf"\b(?:{'|'.join(name for name in WORDS if '_' in name and ' ' not in name)})\b"
 )
@@ -300,6 +305,7 @@ def scrolled(widget: QWidget) -> QScrollArea:
     area.setWidgetResizable(True)
     area.setFrameShape(QFrame.Shape.NoFrame)
     area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+    # Nothing scrolls sideways, so the content must fit beside the vertical bar.
     bar = area.verticalScrollBar()
     area.setMinimumWidth(widget.minimumSizeHint().width() + bar.sizeHint().width())
     return area
@@ -314,6 +320,7 @@ def parse_number(name: str, text: str) -> float | None:
         Text that is not a number; the message says the `name` of the setting.
     """
     try:
+        # float() refuses the decimal comma of many countries.
         return float(text.replace(",", ".")) if text.strip() else None
     except ValueError:
         raise RequestError(f"{name} is {text!r}; a number is needed, for example 0.5.") from None
@@ -338,11 +345,12 @@ class OptionalNumber(QLineEdit):
 
     def set_value(self, value: float | None) -> None:
         """Show the shortest usual text that `value` reads back exactly; None empties the field."""
+        # 1 and not 1.0; repr() only where six digits would lose some.
         text = "" if value is None else f"{value:.6g}"
         if value is not None and float(text) != value:
             text = repr(float(value))
         self.setText(text)
-        self.setCursorPosition(0)
+        self.setCursorPosition(0)  # of a long number Qt would show the end
 
     def set_needed(self, needed: bool) -> None:
         """Say in the empty field whether it must be filled."""
@@ -378,6 +386,7 @@ class OptionalNumbers(QWidget):
         while len(self._made) < count:
             part, number = OptionalNumber(self.objectName()), len(self._made)
             part.textChanged.connect(lambda _: self.textChanged.emit())
+            # Only when all are typed: the first space would end the typing in this field.
             part.editingFinished.connect(self._spread)
             part.setToolTip(self.toolTip())
             self._grid.addWidget(part, number // NUMBERS_A_ROW, number % NUMBERS_A_ROW)
@@ -500,6 +509,7 @@ class PsfField(PathField):
         path = self.value()
         if path is None:
             return None
+        # The form asks at each change of a setting, so the file is read once.
         if self._read is None or self._read[0] != path:
             try:
                 self._read = path, read_psf(path)

@@ -61,7 +61,7 @@ def new_plot(left: str, bottom: str) -> Any:
     plot = pyqtgraph.PlotWidget()
     plot.setMinimumSize(AXIS_WIDTH_PX, LEAST_HEIGHT_PX)
     plot.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Expanding)
-    plot.setFocusPolicy(Qt.FocusPolicy.NoFocus)
+    plot.setFocusPolicy(Qt.FocusPolicy.NoFocus)  # the Tab key passes: there is nothing to set
     plot.setAntialiasing(True)
     plot.setMouseEnabled(x=False, y=False)
     plot.setMenuEnabled(False)
@@ -70,6 +70,7 @@ def new_plot(left: str, bottom: str) -> Any:
     item.layout.setContentsMargins(*MARGINS_PX)
     item.getAxis("left").setWidth(AXIS_WIDTH_PX)
     for side, title in (("left", left), ("bottom", bottom)):
+        # Else pyqtgraph scales the numbers and writes a factor such as (x0.001) beside them.
         item.getAxis(side).enableAutoSIPrefix(False)
         item.getAxis(side).setStyle(maxTickLevel=0)  # small ticks take most of the time of drawing
         if title:
@@ -256,7 +257,7 @@ class ProfilePlot(QWidget):
     def show_profile(self, profile: LineProfile, raw: np.ndarray | None, unit: str) -> None:
         """Draw one profile. `raw` (K,) is the measured image at its points, in any unit."""
         self.plot.setLabel("left", f"value [{unit}]")
-        inside = np.isfinite(profile.mean)
+        inside = np.isfinite(profile.mean)  # NaN where the line leaves the result
         distance, mean = profile.distance_um[inside], profile.mean[inside]
         self._mean.setData(distance, mean)
         for curve, end in ((self._low, profile.low), (self._high, profile.high)):
@@ -305,6 +306,7 @@ class OutlookPlot(QWidget):
         self.plot.setLabel("left", f"expected error [{outlook.unit}]")
         self.plot.setLabel("bottom", planes if outlook.of_planes else exposure)
         self._curve.setData(outlook.curve, outlook.errors)
+        # pyqtgraph takes the logarithm of curves, but not of single lines and of ticks.
         self._now.setValue(float(np.log10(outlook.present)))
         self.plot.setYRange(0, 1.05 * float(outlook.errors.max()))
         ticks = [(float(np.log10(at)), f"{at:.2g}") for at in outlook.curve[::4]]

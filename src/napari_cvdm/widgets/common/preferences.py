@@ -66,6 +66,7 @@ def preferred(name: str) -> Any:
         value = getattr(getattr(get_plugin_settings(PLUGIN), group), name)
     except (ImportError, KeyError, AttributeError, ValueError, OSError):
         return default  # a stored value that the schema forbids is a ValueError
+    # Not isinstance(): a bool is an int, and True would count as one sample.
     return value if type(value) is type(default) else default
 
 
@@ -123,6 +124,7 @@ def check_preset(name: str, values: Any) -> dict[str, Any]:
         one: tuple(map(float, value)) if one == "defocus_um" else float(value)
         for one, value in values.items()
     }
+    # A request checks the optics; the photons are a setting of Train alone.
     asked = {one: value for one, value in optics.items() if one != "photons"}
     blank = ImageStack(array=np.zeros((1, 1)), axes="YX")
     try:

@@ -145,7 +145,7 @@ HELP = {
 
 
 CARD_LINES = 12
-SAME_PIXEL = 1e-6
+SAME_PIXEL = 1e-6  # relative: pixel sizes that differ by less are the same
 OPTICS = ("pixel_um", "wavelength_um", "defocus_um", "medium_index", "na", "condenser_na")
 ORIGIN = "From the layer: "
 PHASE_OPTICS = ("defocus_um", "condenser_na")
@@ -154,6 +154,7 @@ FLUORESCENCE_LABELS = {
     "wavelength_um": "Emission wavelength [µm]",
 }
 OTHER_PLANES = "the other planes"
+# Lowest and highest number that a request takes, too.
 COUNTS = {"samples": (1, 1024), "steps": (1, 1000), "seed": (0, 2**63 - 1), "tile": (16, 65536)}
 
 
@@ -198,9 +199,11 @@ class ReconstructForm(QWidget):
         self.presets = PresetChoice(self.optics_values)
         self._from_layer: dict[str, Any] = {}
         self._image_events = Follower(self, self._on_image, ("scale", "units"))
+        # The boxes of layers may emit when Qt has destroyed the form already.
         self._gone = gone = Event()
         when_gone(self, gone.set)
         self._lay_out()
+        # Defaults before connections: they are no change by the user.
         self._set_defaults()
         self._connect()
         self._on_model()
@@ -217,6 +220,7 @@ class ReconstructForm(QWidget):
         from napari_cvdm.reconstruction.plan import task_of
 
         layer = self.image.value()
+        # Our samples name their model; other layers tell at most whether they hold planes.
         planes = None if layer is None else holds_planes(layer, self.image.layers())
         if layer is not None and (planes is not None or "model" in plugin_metadata(layer)):
             self.model.suggest(
@@ -246,6 +250,7 @@ class ReconstructForm(QWidget):
         self._often = LabelledRows(often, HELP)
         self._fields_line = QWidget()
         fill_layout(QVBoxLayout(self._fields_line), self.field, self.scale)
+        # From below, so that the index of the upper row still counts.
         self._often.insertRow(list(often).index("pixel_um") + 1, self._fields_line)
         self._often.insertRow(list(often).index("model") + 1, self.about)
         more, self._seldom = QWidget(), LabelledRows(seldom, HELP)
@@ -322,6 +327,7 @@ class ReconstructForm(QWidget):
             self._often.set_label(name, label if fluorescence else label_of(name))
         self._seldom.show_row("align", self.two_planes)
         self._seldom.show_row("psf", self.deconvolved)
+        # Another model takes other optics from the layer, but never what was typed.
         self._fill_optics(typed_stays=True)
         self._choose_second()
         self.changed.emit()
@@ -346,15 +352,18 @@ class ReconstructForm(QWidget):
         """
         layer = self.image.value()
         known = {} if layer is None else known_optics(layer, of_planes=self.two_planes)
+        header = None if layer is None else header_of(layer, of_planes=self.two_planes)
         for name, field in self.optics.items():
             told = field.typed == self._from_layer.get(name)
             if told or (name in known and not (typed_stays and any(field.typed))):
+                # Else `_on_typed` would take the value for a typed one.
                 with signals_blocked(field):
                     field.set_value(known.get(name))
                 self._from_layer[name] = field.typed
-        header = None if layer is None else header_of(layer, of_planes=self.two_planes)
             origin = "" if header is None else header.origin(name)
             field.setToolTip(f"{HELP[name]}\n{ORIGIN}{origin}." if origin else HELP[name])
+        self._from_layer = {name: text for name, text in self._from_layer.items() if name in known}
+        self._fill_preset()
 
     def _say_field(self) -> None:
         """How large the field is in the sample: who forgot the binning sees it."""
@@ -362,8 +371,6 @@ class ReconstructForm(QWidget):
 
         layer, pixel_um, other = self.image.value(), None, None
         with suppress(RequestError):  # said in the message line
-        self._from_layer = {name: text for name, text in self._from_layer.items() if name in known}
-        self._fill_preset()
             pixel_um, other = self.settings()["pixel_um"], self._other_pixel()
         self.scale.setVisible(other is not None)
         if layer is None:
@@ -381,6 +388,7 @@ class ReconstructForm(QWidget):
         self.changed.emit()
 
     def _shown_optics(self) -> dict[str, Any]:
+        # A field that the chosen model hides keeps its text, which must not count.
         return {
             name: field.value()
             for name, field in self.optics.items()
@@ -455,6 +463,7 @@ class ReconstructForm(QWidget):
         card = self.model.card()
         if card is None:
             return ()
+        # A request needs an image, but its pixels tell nothing of the optics.
         blank = ImageStack(array=np.zeros((1, 1)), axes="YX")
         return optics_warnings(ReconstructionRequest(image=blank, **self.settings()), card)
 
@@ -473,6 +482,7 @@ class ReconstructForm(QWidget):
         if missing:
             raise RequestError(f"Needed before a run: {', '.join(missing)}.")
         stack, settings = read_layer(self.image.value()), self.settings()
+        # Of a phase the positions are typed: `missing` has looked.
         if self.two_planes:
             second = self.second.value()
             stack = combine_planes(
@@ -499,6 +509,7 @@ class ReconstructForm(QWidget):
         }
         if self.psf.value() and self.deconvolved:
             found["psf"] = self.psf.value()
+        # A command with some of the files alone would make other pixels.
         return {role: str(path) for role, path in found.items()} if all(found.values()) else {}
 
     def placement(self) -> Placement:
@@ -529,6 +540,7 @@ class ReconstructForm(QWidget):
         RequestError
             Text that is not a number.
         """
+        # Asked for once: each change of a layer fills in the form anew.
         pixel_um = self._other_pixel()
         for layer in (self.image.value(), self.second.value() if self.two_planes else None):
             if layer is not None:
@@ -565,6 +577,7 @@ class ReconstructForm(QWidget):
         CheckpointError
             The model is not there.
         """
+        # Model and layers first: both fill in optics, which the settings then overwrite.
         self.model.set_value(settings["model"])
         found = named_layers(self.image.layers(), source)
         if found is not None:

@@ -131,6 +131,7 @@ class RunPanel(QWidget):
         job.succeeded.connect(self._on_succeeded)
         job.failed.connect(self._on_failed)
         job.seen.connect(self._on_seen)
+        # Before `_on_ended`, whose `on_end` may start the next job.
         if on_leave is not None:
             job.ended.connect(on_leave)
         job.ended.connect(self._on_ended)
@@ -173,7 +174,7 @@ class RunPanel(QWidget):
         elif self._first is not None and progress.done != self._first:
             pace_s = (now - self._started) / (progress.done - self._first)
             left_s = pace_s * (progress.total - progress.done)
-            if left_s >= 1:
+            if left_s >= 1:  # of less, tqdm says 00:00
                 text += f", {tqdm.format_interval(left_s)} left"
         self.stage.setText(text)
         self.progressed.emit(progress)
@@ -227,6 +228,7 @@ class RunPanel(QWidget):
         if self._showing.busy:
             return
         self._busy = False  # the job stays referenced until the next but one: it still emits
+        # The callables refer to layers and results, which must not stay with the panel.
         on_end, self._on_end = self._on_end, None
         self._on_result = self._on_view = self._on_failure = None
         self._show_idle()

@@ -53,6 +53,7 @@ if TYPE_CHECKING:
 
 
 Reader = Callable[[str | Sequence[str]], list[LayerData]]
+# Formats of `SUFFIXES` that napari reads itself.
 LEFT_TO_NAPARI = (".tif", ".tiff", ".npy")
 OME_TIFF = (".ome.tif", ".ome.tiff")
 RESULTS = "results"  # folder in an OME-Zarr of layers, and the number of one in their notes
@@ -60,8 +61,8 @@ SOURCE = "source.json"  # in such a result: where the measured image lay
 IN_MEMORY_BYTES = 1 << 30  # of one layer; the pixels of a larger one stay on disk
 PHASE_MODEL, WIDEFIELD_MODEL = "phase-2shot", "widefield-x2"
 _WORDS = {"S": "sample", "P": "plane"}
-
 _NO_LENGTH = ("pixel", "dimensionless")  # units of napari that a file does not state
+
 
 def get_image_reader(path: str | Sequence[str]) -> Reader | None:
     """The reader for one image file that napari itself does not read; None for anything else.
@@ -220,10 +221,12 @@ def read_saved_zarr(path: str | Sequence[str]) -> list[LayerData]:
         pixels, notes = image.array, dict(image.notes)
         with _damages_named(folder):
             if RESULTS in notes:
+                # Layers of one result share it, as they did before they were saved.
                 number = int(notes.pop(RESULTS))
                 results[number] = results.get(number) or _read_result(folder, number)
                 notes[STORED] = results[number]
             shown = notes[SHOWN]
+            # The format puts axes in an order by kind; the layer had its own.
             pixels = pixels.transpose([image.labels.index(label) for label in shown["labels"]])
             if pixels.nbytes <= IN_MEMORY_BYTES:
                 pixels = np.asarray(pixels)
@@ -421,6 +424,7 @@ def write_stored(folder: Path, stored: StoredResult) -> None:
     result, source = stored.reconstruction, stored.source
     top, _, left, _ = result.region or (0, 0, 0, 0)
     coarse_um = result.pixel_um * result.upsampling
+    # `source` is the place of the region, but write_result() adds the region itself.
     before_um, place = {"Y": top * coarse_um, "X": left * coarse_um}, dict[str, float]()
     for letter, first, step, unit in zip(
         source.axes, source.translate, source.scale, source.units, strict=True
@@ -432,6 +436,7 @@ def write_stored(folder: Path, stored: StoredResult) -> None:
             place["z_step_um"] = step_um
         if letter == "T" and (step_s := time_s(float(step), unit)) is not None:
             place["frame_interval_s"] = step_s
+    # Where the result has all axes of the source, each plane was a layer of its own.
     planes: Any = result.provenance.settings.get("defocus_um") or ()
     separate = len(planes) > 1 and set(source.axes) <= set(result.axes)
     write_result(
@@ -464,6 +469,7 @@ def _placed(data: Any, attributes: dict[str, Any], kind: str) -> "tuple[Any, Pla
     from napari.layers import Layer
     from napari.utils.notifications import show_warning
 
+    # napari gives a writer data and attributes, but not the layer.
     layer = Layer.create(data, attributes, kind)
     place = Placement.of(layer)
     matrices = (place.rotate, place.shear, place.affine)

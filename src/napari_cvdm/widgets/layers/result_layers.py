@@ -503,6 +503,7 @@ def show_spread_as(group: ResultGroup, wanted: str) -> None:
     layer.data = spread_as(layer.data, group.statistic, wanted, group.factor)
     unit = spread_unit(str(group.mark["unit"]), wanted)
     mark = plugin_metadata(layer)
+    # What the user added to the name stays.
     layer.name = layer.name.replace(own_name(mark), own_name({**mark, "unit": unit}))
     layer.metadata = {**layer.metadata, METADATA_KEY: {**mark, "statistic": wanted, "unit": unit}}
     layer.contrast_limits = spread_look(layer.data)["contrast_limits"]

@@ -126,6 +126,7 @@ def _can_take_over(old: "Layer", new: "Layer") -> bool:
 
 
 _TAKEN = ("name", "scale", "translate", "rotate", "shear", "affine", "units", "axis_labels")
+# The range comes before the limits, which napari clips to it.
 _TAKEN_LOOK = ("colormap", "contrast_limits_range", "contrast_limits")
 
 
@@ -135,6 +136,7 @@ def _take_over(old: "Layer", new: "Layer") -> None:
     old.data = new.data
     for name in (*_TAKEN, *(name for name in _TAKEN_LOOK if hasattr(new, name))):
         wanted = getattr(new, name)
+        # To set a property draws the layer anew, even where nothing changes.
         if not np.array_equal(_comparable(getattr(old, name)), _comparable(wanted)):
             setattr(old, name, wanted)
 
@@ -175,6 +177,7 @@ def as_opened(layers: list[LayerData], first: int | None = None) -> list[LayerDa
         turns = Turns(QApplication.instance())
         turns.start(_complete(viewer, layers), turns.deleteLater)
 
+    # napari adds what this returns first; only then there is something to complete.
     QTimer.singleShot(0, follow)
     return layers if first is None or thread.loopLevel() == 0 else [layers[first]]
 
@@ -184,6 +187,7 @@ def _complete(viewer: "Viewer", layers: list[LayerData]) -> Iterator[None]:
     from napari.layers import Layer
 
     marks = [keywords["metadata"].get(METADATA_KEY) for _, keywords, _ in layers]
+    # napari keeps the mapping itself, so that its identity tells these layers from all others.
     there = {
         number: layer
         for layer in viewer.layers
@@ -229,6 +233,7 @@ def show_result_in_turn(
         if layer not in own:
             known = plugin_metadata(layer)
             layer.metadata = {**layer.metadata, METADATA_KEY: {**known, "group": kept}}
+    # Maps at one time are drawn anew at the end; until then they stay.
     superseded = [layer for layer in own if layer not in at_time]
     yield from show_in_turn(viewer, [*more, *layers], superseded, unfinished)
     for found in groups_of(viewer.layers) if at_time else ():
@@ -295,6 +300,7 @@ def schedule_in_turn(
             layer.metadata = {METADATA_KEY: mark}
             continue
         wanted.append(_map_layer(values, own_name(mark), mark, Placement.of(rate), limits))
+    # Where a map of the schedule is looked at, it stays the one that is shown.
     maps_of = {RATE, *AT_TIME.values()}
     hidden = not any(layer.visible for role, layer in there.items() if role in maps_of)
     yield from show_in_turn(viewer, wanted)
@@ -316,6 +322,7 @@ def show_schedule(viewer: "Viewer", group: ResultGroup, role: str) -> "Layer":
     layer = next(one for one in of_result if plugin_metadata(one)["role"] == role)
     layer.visible = True
     if first:
+        # napari aligns axes from the last: t is the first axis of the layer, not of the viewer.
         viewer.dims.set_point(viewer.dims.ndim - layer.ndim, FIRST_TIME)
     return layer
 
@@ -382,6 +389,7 @@ def remove_layers(viewer: "Viewer", layers: Iterable["Layer"]) -> None:
     """Take those away that are still there, all at once."""
     there = [layer for layer in layers if layer in viewer.layers]
     if there:
+        # One by one, napari would collect garbage after each: seconds in which the window stands.
         with viewer.layers.batched_update():
             for layer in there:
                 if layer in viewer.layers:  # who listens may have taken it along with another
@@ -483,7 +491,7 @@ class RunningLayers:
             if role not in self._layers and not added and (role != SPREAD or view.samples > 1):
                 self._layers[role], added = self._add(role, values), True
             elif role in self._layers and self._layers[role] in self._viewer.layers:
-                self._layers[role].refresh()
+                self._layers[role].refresh()  # napari does not see a change in place
         if view.samples == 2 and SPREAD in self._layers:
             self._layers[SPREAD].contrast_limits = spread_look(spread)["contrast_limits"]
 

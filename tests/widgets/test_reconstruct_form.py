@@ -116,6 +116,17 @@ def test_set_value_of_value_changes_nothing(viewer, planes, open_dock, tiny_phas
             assert getattr(after, entry.name) == getattr(before, entry.name), entry.name
 
 
+def test_keeping_the_samples_changes_the_cost_that_is_said(
+    viewer, measured, open_dock, qtbot, tiny_widefield_model
+):
+    viewer.add_image(**measured)
+    form = open_dock(tiny_widefield_model).form
+    for kept in (True, False):
+        with qtbot.waitSignal(form.changed):
+            form.keep_samples.click()
+        assert form.value().keep_samples is kept
+
+
 def test_the_trained_range_is_said_before_the_run(
     viewer, measured, open_dock, tiny_widefield_model
 ):

@@ -235,8 +235,7 @@ class ReconstructForm(QWidget):
             "model": self.model,
             "microscope": self.presets,
             **self.optics,
-            "samples": self.counts["samples"],
-            "steps": self.counts["steps"],
+            **{name: self.counts[name] for name in ("samples", "steps")},
         }
         seldom: dict[str, QWidget] = {
             "seed": self.counts["seed"],
@@ -282,6 +281,7 @@ class ReconstructForm(QWidget):
             box.valueChanged.connect(lambda _: self.changed.emit())
         for choice in self.words.values():
             choice.currentIndexChanged.connect(lambda _: self.changed.emit())
+        self.keep_samples.toggled.connect(lambda _: self.changed.emit())
         self.changed.connect(self._say_field)
 
     @property

@@ -158,11 +158,13 @@ def check_plane_view(viewer: "Viewer", layer: "Image") -> None:
 
 def on_screen(layer: "Image") -> Region:
     """The part of a layer that the canvas shows, in its pixels."""
-    corners = np.asarray(layer.corner_pixels)[:, -2:]
-    # napari counts corner_pixels in pixels of the level that is drawn.
+    # napari names the first and the last pixel, in pixels of the level that is drawn.
+    first, last = np.asarray(layer.corner_pixels)[:, -2:]
+    last = last + 1
     if layer.multiscale:
-        corners = corners * np.asarray(layer.downsample_factors[layer.data_level])[-2:]
-    return _clipped(corners[0], corners[1] + 1, layer)
+        fine = np.asarray(layer.downsample_factors[layer.data_level])[-2:]
+        first, last = first * fine, np.ceil(last * fine)
+    return _clipped(first, last, layer)
 
 
 def drawn(shapes: "Shapes", layer: "Image") -> Region:

@@ -40,7 +40,7 @@ def frame_index(viewer: "Viewer", layer: "Layer") -> tuple[int, ...]:
 
 def frame_pixels(viewer: "Viewer", layer: "Layer") -> np.ndarray:
     """The (Y, X) pixels of a layer where the sliders stand."""
-    return np.asarray(layer.data[frame_index(viewer, layer)])
+    return np.asarray(finest_level(layer)[frame_index(viewer, layer)])
 
 
 def result_frame(viewer: "Viewer", group: ResultGroup) -> ResultFrame:

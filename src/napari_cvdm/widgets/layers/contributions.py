@@ -373,9 +373,7 @@ def write_zarr(path: str, layers: Sequence[LayerData]) -> list[str]:
     return [path]
 
 
-def placed_images(
-    layers: Sequence[LayerData],
-) -> tuple[list[PlacedImage], Callable[[Path], None]]:
+def placed_images(layers: Sequence[LayerData]) -> tuple[list[PlacedImage], Callable[[Path], None]]:
     """Layers as images of an OME-Zarr, and what is written beside them; no pixels are read yet.
 
     Beside them are the results that they were made from, once each.
@@ -556,17 +554,14 @@ def _sample(
             f"the sample {sample.source} has no pixel size; it cannot be shown in micrometres."
         )
     optics: dict[str, Any] = dict(sample.metadata)
-    scale: tuple[float, ...] = (sample.pixel_um, sample.pixel_um)
-    labels: tuple[str, ...] = ("y", "x")
+    axes, step = "YX", dict[str, float]()
     if defocus_um is not None:
         optics["defocus_um"] = defocus_um
-        scale, labels = (defocus_um[1] - defocus_um[0], *scale), ("z", *labels)
+        axes, step = "ZYX", {"z_step_um": defocus_um[1] - defocus_um[0]}
     keywords = {
         "name": name,
-        "scale": scale,
-        "units": ("um",) * len(labels),
-        "axis_labels": labels,
         "metadata": {METADATA_KEY: {"optics": optics, "model": model}},
+        **placement(name, axes, sample.pixel_um, step).keywords(),
     }
     return sample.array, keywords, "image"
 
@@ -574,20 +569,14 @@ def _sample(
 def _truth(name: str, values: np.ndarray, image: LayerData) -> LayerData:
     """The hidden truth of a sample, on its grid or on one twice as fine."""
     counts, keywords, _ = image
-    finer = values.shape[-1] // counts.shape[-1]
-    pixel_um = keywords["scale"][-1] / finer
-    # napari places the centre of a pixel
-    shift_um = (pixel_um - keywords["scale"][-1]) / 2
+    coarse_um = keywords["scale"][-1]
+    pixel_um = coarse_um / (values.shape[-1] // counts.shape[-1])
+    # napari places pixel centres; that of the first fine pixel lies before the coarse one.
+    shift_um = (pixel_um - coarse_um) / 2
+    place = placement(name, "YX", pixel_um, {"y_um": shift_um, "x_um": shift_um})
+    metadata = {METADATA_KEY: {"role": "truth"}}
     return (
         values,
-        {
-            "name": name,
-            "scale": (pixel_um, pixel_um),
-            "translate": (shift_um, shift_um),
-            "units": ("um", "um"),
-            "axis_labels": ("y", "x"),
-            "visible": False,
-            "metadata": {METADATA_KEY: {"role": "truth"}},
-        },
+        {"name": name, "visible": False, "metadata": metadata, **place.keywords()},
         "image",
     )

@@ -68,6 +68,9 @@ def test_a_measured_psf_is_asked_for_where_it_is_used_and_comes_back_with_a_requ
     dock.form.psf.set_value(tmp_path / "none.tif")
     with pytest.raises(RequestError, match=r"none\.tif"):
         dock.form.value()
+    dock.form.psf.set_value("~nobody-of-this-name/bead.tif")
+    with pytest.raises(RequestError, match="nobody"):
+        dock.form.value()
     dock.form.model.set_value(str(tiny_phase_model))
     assert dock.form.psf.isHidden() and dock.form.settings()["psf"] is None
 

@@ -1,5 +1,6 @@
 """Fields of forms: numbers that may be left empty, paths, words, and text that wraps."""
 
+import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -485,7 +486,8 @@ class PathField(QWidget):
     def value(self) -> Path | None:
         """The path; None as long as none is named."""
         text = self.line.text().strip()
-        return Path(text).expanduser() if text else None
+        # Path.expanduser() raises where there is no such user, as while one types the name.
+        return Path(os.path.expanduser(text)) if text else None
 
     def set_value(self, path: str | Path) -> None:
         """Name a path."""

@@ -1,5 +1,6 @@
 """What the user set under Preferences > napari-cvdm, and the microscopes that the user saved."""
 
+import os
 import tomllib
 from collections.abc import Mapping
 from contextlib import suppress
@@ -160,4 +161,4 @@ def write_presets(presets: Mapping[str, Mapping[str, Any]]) -> None:
 
 def own_models() -> Path:
     """The user's folder of models; it may not exist yet."""
-    return Path(preferred("model_folder") or OWN_MODELS).expanduser()
+    return Path(os.path.expanduser(preferred("model_folder") or OWN_MODELS))

@@ -329,6 +329,16 @@ def test_a_typed_pixel_size_places_the_result_and_can_scale_the_layer(
     np.testing.assert_allclose(result.data_to_world(fine), layer.data_to_world((7, 9)))
 
 
+@pytest.mark.parametrize("text", ["nan", "inf", "0", "-0.1"])
+def test_a_layer_is_not_scaled_to_what_is_no_pixel_size(
+    viewer, spots, open_dock, tiny_widefield_model, text
+):
+    viewer.add_image(spots, name="cell")
+    dock = open_dock(tiny_widefield_model)
+    dock.form.optics["pixel_um"].setText(text)
+    assert dock.form.scale.isHidden()
+
+
 def test_both_planes_are_scaled(viewer, planes, open_dock, tiny_phase_model):
     layers = [viewer.add_image(plane, name=str(n)) for n, plane in enumerate(planes)]
     dock = open_dock(tiny_phase_model)

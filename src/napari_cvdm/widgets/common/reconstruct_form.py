@@ -526,7 +526,7 @@ class ReconstructForm(QWidget):
     def _other_pixel(self) -> float | None:
         """The pixel size of the form where the image has another one, or none."""
         image, pixel_um = self.image.value(), self.optics["pixel_um"].value()
-        if image is None or not isinstance(pixel_um, float) or pixel_um <= 0:
+        if image is None or not isinstance(pixel_um, float) or not 0 < pixel_um < np.inf:
             return None
         known = layer_pixel_um(image)
         same = known is not None and abs(pixel_um / known - 1) < SAME_PIXEL

@@ -14,7 +14,7 @@ from napari_cvdm.widgets.inspect.inspect_widget import InspectWidget
 from napari_cvdm.widgets.layers.layer_data import plugin_metadata, read_layer
 from napari_cvdm.widgets.layers.placement import Placement
 from napari_cvdm.widgets.layers.result_layers import to_layer_data
-from napari_cvdm.widgets.layers.shown_layers import show_result
+from napari_cvdm.widgets.layers.shown_layers import show_result_in_turn
 
 OIL = {"wavelength_um": 0.52, "medium_index": 1.518, "na": 1.4}
 TWO_PLANES = {"wavelength_um": 0.55, "medium_index": 1.33, "defocus_um": (-1.0, 1.0)}
@@ -141,7 +141,8 @@ def test_a_whole_result_of_a_baseline_can_be_shown_and_inspected(viewer, measure
             load_method("richardson-lucy:2"),
         )
     )
-    show_result(viewer, to_layer_data(result, Placement.of(layer)))
+    for _ in show_result_in_turn(viewer, to_layer_data(result, Placement.of(layer))):
+        pass
     assert "gamma of cell" not in viewer.layers
     dock = InspectWidget(viewer)
     viewer.window.add_dock_widget(dock)

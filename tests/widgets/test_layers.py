@@ -12,6 +12,7 @@ from napari.layers import Image, Layer
 from napari_cvdm.core.request import ImageStack, ReconstructionRequest, RequestError
 from napari_cvdm.core.result import FrameView
 from napari_cvdm.core.statistics import STATISTICS
+from napari_cvdm.widgets.layers.frames import frame_pixels
 from napari_cvdm.widgets.layers.layer_data import (
     METADATA_KEY,
     is_measurement,
@@ -142,6 +143,12 @@ def test_the_spread_is_shown_one_way_or_the_other():
 def test_the_finest_level_of_a_multiscale_layer_is_read():
     levels = [np.ones((8, 8)), np.ones((4, 4))]
     assert read_layer(Image(levels, multiscale=True)).array.shape == (8, 8)
+
+
+def test_regions_of_a_pyramid_are_those_of_its_finest_level():
+    viewer = ViewerModel()
+    labels = viewer.add_labels([np.eye(8, dtype=int), np.eye(4, dtype=int)], multiscale=True)
+    assert np.array_equal(frame_pixels(viewer, labels), np.eye(8))
 
 
 @pytest.mark.parametrize("factor", [1, 2])

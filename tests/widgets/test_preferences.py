@@ -12,7 +12,13 @@ import pytest
 
 import napari_cvdm
 from napari_cvdm.core.request import ReconstructionRequest
-from napari_cvdm.widgets.common.preferences import PLUGIN, PREFERENCES, defaults, preferred
+from napari_cvdm.widgets.common.preferences import (
+    PLUGIN,
+    PREFERENCES,
+    defaults,
+    own_models,
+    preferred,
+)
 
 MANIFEST = Path(napari_cvdm.__file__).with_name("napari.yaml")
 BOUNDS = {"samples": (1, 1024), "steps": (1, 1000), "tile": (16, 65536)}
@@ -79,6 +85,11 @@ CHOSEN = {
 def test_what_is_set_is_preferred(stored, name, value):
     setattr(getattr(stored, PREFERENCES[name]), name, value)
     assert preferred(name) == value
+
+
+def test_a_folder_of_nobody_is_one_that_is_not_there(stored):
+    stored.models.model_folder = "~nobody-of-this-name/models"
+    assert not own_models().exists()
 
 
 def test_a_napari_without_plugin_settings_gives_the_defaults(monkeypatch):

@@ -68,6 +68,9 @@ def test_a_measured_psf_is_asked_for_where_it_is_used_and_comes_back_with_a_requ
     dock.form.psf.set_value(tmp_path / "none.tif")
     with pytest.raises(RequestError, match=r"none\.tif"):
         dock.form.value()
+    dock.form.psf.set_value("~nobody-of-this-name/bead.tif")
+    with pytest.raises(RequestError, match="nobody"):
+        dock.form.value()
     dock.form.model.set_value(str(tiny_phase_model))
     assert dock.form.psf.isHidden() and dock.form.settings()["psf"] is None
 
@@ -114,6 +117,17 @@ def test_set_value_of_value_changes_nothing(viewer, planes, open_dock, tiny_phas
     for entry in dataclasses.fields(before):
         if entry.name != "image":
             assert getattr(after, entry.name) == getattr(before, entry.name), entry.name
+
+
+def test_keeping_the_samples_changes_the_cost_that_is_said(
+    viewer, measured, open_dock, qtbot, tiny_widefield_model
+):
+    viewer.add_image(**measured)
+    form = open_dock(tiny_widefield_model).form
+    for kept in (True, False):
+        with qtbot.waitSignal(form.changed):
+            form.keep_samples.click()
+        assert form.value().keep_samples is kept
 
 
 def test_the_trained_range_is_said_before_the_run(
@@ -313,6 +327,16 @@ def test_a_typed_pixel_size_places_the_result_and_can_scale_the_layer(
     assert dock.form.scale.isHidden() and dock.form.settings()["pixel_um"] == 0.1
     fine = (np.array((7, 9)) + 0.5) * 2 - 0.5
     np.testing.assert_allclose(result.data_to_world(fine), layer.data_to_world((7, 9)))
+
+
+@pytest.mark.parametrize("text", ["nan", "inf", "0", "-0.1"])
+def test_a_layer_is_not_scaled_to_what_is_no_pixel_size(
+    viewer, spots, open_dock, tiny_widefield_model, text
+):
+    viewer.add_image(spots, name="cell")
+    dock = open_dock(tiny_widefield_model)
+    dock.form.optics["pixel_um"].setText(text)
+    assert dock.form.scale.isHidden()
 
 
 def test_both_planes_are_scaled(viewer, planes, open_dock, tiny_phase_model):

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import tifffile
+from napari.layers import Image
 from qtpy.QtWidgets import QApplication
 
 from napari_cvdm.cli import main
@@ -20,7 +21,7 @@ from napari_cvdm.models.registry import load_model
 from napari_cvdm.reconstruction.reconstruct import reconstruct
 from napari_cvdm.widgets.common import run_panel
 from napari_cvdm.widgets.common.run_panel import RunPanel
-from napari_cvdm.widgets.layers.frames import drawn_each
+from napari_cvdm.widgets.layers.frames import drawn_each, on_screen
 from napari_cvdm.widgets.layers.layer_data import METADATA_KEY, plugin_metadata
 from napari_cvdm.widgets.layers.result_layers import groups_of
 
@@ -224,6 +225,12 @@ def test_a_preview_of_many_axes_is_one_frame(
         atol=1e-9,
     )
     assert layer.units[-kept:] == movie.units[-kept:]
+
+
+def test_a_pyramid_that_is_seen_whole_is_taken_whole():
+    layer = Image([np.zeros((66 // 2**level, 98 // 2**level)) for level in range(3)])
+    assert layer.data_level == 2
+    assert on_screen(layer) == (0, 66, 0, 98)
 
 
 @pytest.mark.parametrize(("order", "ndisplay"), [((1, 0, 2), 2), ((2, 0, 1), 2), ((0, 1, 2), 3)])

@@ -16,7 +16,7 @@ from napari_cvdm.widgets.layers.placement import Placement
 from napari_cvdm.widgets.layers.result_layers import groups_of, to_layer_data
 from napari_cvdm.widgets.layers.shown_layers import (
     remove_layers,
-    show_result,
+    show_result_in_turn,
     show_schedule,
     show_stored,
 )
@@ -27,7 +27,8 @@ def shown(viewer, source, seed, model="tiny", *, samples=False, everything=False
     result = reconstruction((6, 8), "YX", seed=seed)
     kept = {"samples": np.stack([result.mean] * 2)} if samples else {}
     result = replace(result, provenance=replace(PROVENANCE, model={"name": model}), **kept)
-    show_result(viewer, to_layer_data(result, Placement.of(source)))
+    for _ in show_result_in_turn(viewer, to_layer_data(result, Placement.of(source))):
+        pass
     if everything:
         (group,) = groups_of(viewer.layers)
         for role in ("gamma", "beta"):

@@ -9,7 +9,11 @@ from napari_cvdm.core.result import ClockCurve
 from napari_cvdm.widgets.layers.layer_data import look_of, plugin_metadata
 from napari_cvdm.widgets.layers.placement import Placement
 from napari_cvdm.widgets.layers.result_layers import AT_TIME, groups_of, to_layer_data
-from napari_cvdm.widgets.layers.shown_layers import schedule_in_turn, show_result, show_stored
+from napari_cvdm.widgets.layers.shown_layers import (
+    schedule_in_turn,
+    show_result_in_turn,
+    show_stored,
+)
 
 
 @pytest.fixture
@@ -140,7 +144,8 @@ def test_other_layers_are_listed_and_shown_on_request(viewer, result_dock):
 def test_a_movie_has_the_schedule_of_each_frame_without_an_axis_of_times(viewer):
     source = viewer.add_image(np.zeros((3, 6, 8)), name="cell", axis_labels=("t", "y", "x"))
     result = reconstruction((3, 6, 8), "TYX")
-    show_result(viewer, to_layer_data(result, Placement.of(source)))
+    for _ in show_result_in_turn(viewer, to_layer_data(result, Placement.of(source))):
+        pass
     (group,) = groups_of(viewer.layers)
     for _ in schedule_in_turn(viewer, group, 1.0):
         pass

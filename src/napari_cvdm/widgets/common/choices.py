@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from threading import Event
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +21,7 @@ from superqt.utils import signals_blocked
 
 from napari_cvdm.core.request import RequestError
 from napari_cvdm.io import sha256_of
-from napari_cvdm.widgets.common.fields import browse_button, limit_width
+from napari_cvdm.widgets.common.fields import browse_button, fill_layout, limit_width
 from napari_cvdm.widgets.common.preferences import (
     PRESET_HELP,
     own_models,
@@ -46,41 +45,25 @@ if TYPE_CHECKING:
 
 WORDS = ("auto", "none")
 NO_PRESET = "none"
+# Larger layers are not read for a comparison: the window would stand still meanwhile.
 MOST_PIXELS = 1 << 25
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChoiceItem:
-    """One thing to choose.
-
-    Parameters
-    ----------
-    text : str
-        As shown.
-    key : object
-        By which the same thing is known again when its text or value changes.
-    value : object
-        What is chosen.
-    preferred : bool
-        Whether it is chosen when nothing was, or when what was chosen is gone.
-    """
+    """One thing to choose, and the text that is shown for it."""
 
     text: str
-    key: Any
+    key: Any  # by which the same thing is known again when its text or value changes
     value: Any
-    preferred: bool = False
+    preferred: bool = False  # chosen when nothing was, or when what was chosen is gone
 
 
 class ChoiceBox(QComboBox):
     """What can be chosen among the layers of a viewer, kept up to date.
 
-    `changed` tells that something else is chosen, `listed` that the choices were listed again.
-
-    Parameters
-    ----------
-    viewer : Viewer
-    entries : callable
-        Lists what can be chosen now.
+    `entries` lists what can be chosen now. `changed` tells that something else is chosen, `listed`
+    that the choices were listed again.
     """
 
     changed = Signal()
@@ -116,6 +99,7 @@ class ChoiceBox(QComboBox):
         numbered = list(enumerate(self._entries))
         same = [number for number, entry in numbered if kept is not None and entry.key == kept.key]
         preferred = [number for number, entry in numbered if entry.preferred]
+        # While it is empty nothing is chosen: who listens must not hear of that.
         with signals_blocked(self):
             self.clear()
             self.addItems([entry.text for entry in self._entries])
@@ -144,27 +128,21 @@ class ResultChoice(ChoiceBox):
     """The results in a viewer, each a `ResultGroup`; the newest is preferred."""
 
     def __init__(self, viewer: "Viewer") -> None:
-        super().__init__(viewer, partial(_result_entries, viewer))
+        def entries() -> list[ChoiceItem]:
+            groups = groups_of(viewer.layers)
+            # A group is made anew at each call, so that only its name can be the key.
+            return [
+                ChoiceItem(text=one.name, key=one.name, value=one, preferred=one is groups[-1])
+                for one in groups
+            ]
 
-
-def _result_entries(viewer: "Viewer") -> list[ChoiceItem]:
-    groups = groups_of(viewer.layers)
-    return [
-        ChoiceItem(text=group.name, key=group.name, value=group, preferred=group is groups[-1])
-        for group in groups
-    ]
+        super().__init__(viewer, entries)
 
 
 class LayerChoice(ChoiceBox):
-    """Layers of a viewer. The active one is preferred, else the topmost.
+    """Layers of a viewer that are accepted. The active one is preferred, else the topmost.
 
-    Parameters
-    ----------
-    viewer : Viewer
-    none_text : str, optional
-        An entry for no layer, the first one, which is preferred then.
-    accepts : callable, optional
-        Layer -> bool: which layers are offered; the measured images if it is not given.
+    With a `none_text` the first entry is for no layer, and is preferred.
     """
 
     def __init__(
@@ -177,19 +155,13 @@ class LayerChoice(ChoiceBox):
             offered = [layer for layer in viewer.layers if accepts(layer)]
             active = viewer.layers.selection.active
             best = active if active in offered else offered[-1] if offered else None
-            none = ChoiceItem(text=none_text or "", key=None, value=None, preferred=True)
-            return [
-                *([] if none_text is None else [none]),
-                *(
-                    ChoiceItem(
-                        text=layer.name,
-                        key=layer,
-                        value=layer,
-                        preferred=layer is best and none_text is None,
-                    )
-                    for layer in offered
-                ),
+            items = [
+                ChoiceItem(text=one.name, key=one, value=one, preferred=one is best)
+                for one in offered
             ]
+            if none_text is not None:
+                items.insert(0, ChoiceItem(text=none_text, key=None, value=None, preferred=True))
+            return items
 
         super().__init__(viewer, entries)
 
@@ -246,14 +218,11 @@ class BackgroundChoice(ChoiceBox):
         The layer is the one with these pixels, or with the fingerprint that a result's settings
         give. If there is none, ``auto`` is chosen.
         """
-        if isinstance(wanted, str):
-            self.set_value(wanted if wanted in WORDS else WORDS[0])
-            if wanted in WORDS:
-                return True
-            known = wanted.removeprefix("image sha256:")
-        else:
-            self.set_value(WORDS[0])
-            known = sha256_of(wanted)
+        known = wanted if isinstance(wanted, str) else sha256_of(wanted)
+        self.set_value(known if known in WORDS else WORDS[0])
+        if known in WORDS:
+            return True
+        known = known.removeprefix("image sha256:")
         for entry in self._entries:
             if entry.key not in WORDS and _shows(entry.value, known):
                 self.set_value(entry.key)
@@ -264,6 +233,7 @@ class BackgroundChoice(ChoiceBox):
 def _shows(layer: "Image", fingerprint: str) -> bool:
     """Whether a layer has these pixels; False for too many planes or too large a layer."""
     shape = tuple(layer.data.shape)
+    # In float, which the size of a huge lazy layer cannot overflow.
     if (
         not 2 <= len(shape) <= 3
         or (len(shape) == 3 and shape[0] > MOST_PLANES)
@@ -318,15 +288,13 @@ class ModelChoice(QWidget):
             "Use a model from a folder with card.json and model.safetensors. Nothing in it is "
             "executed.",
         )
-        layout = QHBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.addWidget(self._box, 1)
-        layout.addWidget(self._folder)
+        fill_layout(QHBoxLayout(self), (self._box, 1), self._folder)
         self.setFocusProxy(self._box)
         self.refresh()
         self.suggest()
         self._box.opening.connect(self.refresh)
         self._box.currentIndexChanged.connect(self._on_chosen)
+        # Qt emits this where the user chooses, but not where a program does.
         self._box.activated.connect(self._on_picked)
         self._folder.clicked.connect(self._ask_folder)
         self._on_chosen()
@@ -371,7 +339,7 @@ class ModelChoice(QWidget):
 
         if model not in self._cards:
             card = read_card(model)
-            task_of(card)
+            task_of(card)  # before it is listed: an unknown task is refused here
             self._add(model, card)
         self.by_hand = True
         self._box.setCurrentIndex(self._box.findData(model))
@@ -410,10 +378,7 @@ class ModelChoice(QWidget):
 class PresetChoice(QWidget):
     """The microscopes that the user saved, in all docks the same.
 
-    Parameters
-    ----------
-    shown : callable
-        () -> what the form shows now, by request name: what is saved under a new name.
+    `shown` gives what the form shows now, by request name: what is saved under a new name.
     """
 
     changed = Signal()
@@ -434,10 +399,7 @@ class PresetChoice(QWidget):
         more.setToolTip("Save the fields below under a name, or forget the chosen microscope.")
         more.setMenu(menu)
         more.setPopupMode(QToolButton.ToolButtonPopupMode.InstantPopup)
-        row = QHBoxLayout(self)
-        row.setContentsMargins(0, 0, 0, 0)
-        row.addWidget(self._box, 1)
-        row.addWidget(more)
+        fill_layout(QHBoxLayout(self), (self._box, 1), more)
         self.setFocusProxy(self._box)
         self.refresh()
         self._box.opening.connect(self.refresh)
@@ -464,22 +426,16 @@ class PresetChoice(QWidget):
     def fill(self, fields: Mapping[str, Any], told: Mapping[str, Any]) -> tuple[str, ...]:
         """Fill in the chosen microscope where nothing was typed; values of an earlier one go.
 
-        Parameters
-        ----------
-        fields : mapping of str to OptionalNumber or OptionalNumbers
-        told : mapping
-            What stands in fields that a layer filled, by name.
-
-        Returns
-        -------
-        tuple of str
-            Names of the fields that were filled.
+        `told` is what stands in fields that a layer filled, by name. The result is the names of the
+        fields that were filled.
         """
         preset, filled, self._filled = self.value(), self._filled, {}
         for name, field in fields.items():
+            # A value that the user changed afterwards is a typed one, and stays.
             ours = name in filled and field.typed == filled[name]
             free = ours or not any(field.typed) or (name in told and field.typed == told[name])
             if free and (name in preset or ours):
+                # Else the form would take the value for one that the user typed.
                 with signals_blocked(field):
                     field.set_value(preset.get(name))
                 self._filled |= {name: field.typed} if name in preset else {}
@@ -505,18 +461,17 @@ class PresetChoice(QWidget):
         self.set_value(name)
 
     def _ask(self) -> None:
+        proposed = self._box.currentText() if self.value() else ""
         name, given = QInputDialog.getText(
-            self, "Save the microscope", "Name, such as 63x 1.4 GFP:", text=self._proposed()
+            self, "Save the microscope", "Name, such as 63x 1.4 GFP:", text=proposed
         )
         if given and name.strip():
             self.save_as(name.strip())
 
-    def _proposed(self) -> str:
-        return self._box.currentText() if self.value() else ""
-
     def _on_remove(self) -> None:
         chosen = self._box.currentText()
         try:
+            # The file counts, not what is listed: another dock may have saved one since.
             write_presets({name: one for name, one in read_presets().items() if name != chosen})
         except ValueError as error:
             self.refused.emit(str(error))

@@ -1,5 +1,6 @@
 """Fields of forms: numbers that may be left empty, paths, words, and text that wraps."""
 
+import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -48,14 +49,15 @@ FOLD_STYLE = (
 class Dock(QWidget):
     """A dock of this plugin: a second one becomes a tab of the first, which keeps its height."""
 
+    _joined = False
+
     def showEvent(self, event: QShowEvent | None) -> None:
         """Join the other docks of this plugin, once the window holds this one."""
         super().showEvent(event)
         if not self._joined:
             self._joined = True
+            # While napari adds a dock, the window does not hold it yet.
             QTimer.singleShot(0, self._join_others)
-
-    _joined = False
 
     def _join_others(self) -> None:
         own = _dock_around(self)
@@ -87,6 +89,7 @@ def wrapped_label(text: str = "") -> QLabel:
     """Plain text over as many lines as it needs."""
     label = QLabel(text)
     label.setWordWrap(True)
+    # By default Qt takes a message with tags in it for HTML.
     label.setTextFormat(Qt.TextFormat.PlainText)
     return label
 
@@ -167,9 +170,7 @@ def fold_icon(letter: str) -> QIcon:
 def collapsible(title: str, content: QWidget, purpose: str) -> QCollapsible:
     """Content under a title that unfolds it, folded at first; a tooltip states its purpose."""
     inside = QWidget()  # may be squeezed to nothing, whatever height the content insists on
-    layout = QVBoxLayout(inside)
-    layout.setContentsMargins(0, 0, 0, 0)
-    layout.addWidget(content)
+    fill_layout(QVBoxLayout(inside), content)
     box = QCollapsible(title, collapsedIcon=fold_icon("▶"), expandedIcon=fold_icon("▼"))
     inner = box.layout()
     if inner is not None:
@@ -204,15 +205,18 @@ WORDS = {
     "out": "Result folder",
 }
 _SENTENCE_END = re.compile(r"(?<=[a-z0-9%)][.!?]) (?=\S)")
+# The 1 must not be the end of 21, 0.1, 2/1 or -1.
 _ONE_OF_MANY = re.compile(
     r"(?<![\d.,/-])1 "
     r"(sample|frame|tile|step|plane|file|image|field|draw|pair|time point|channel)s\b"
 )
+# An option that is advised, with an example that may hold a decimal point.
 _ADVICE = re.compile(
     r"Give (?:it|them|one) with --[a-z0-9-]+(?:, for example[^.]*(?:\.\d[^.]*)*)?\."
 )
 _MICROMETRES = re.compile(r"(?<=\d )um\b")
 _OPTION = re.compile(r"--([a-z][a-z0-9-]*)")
+# Names without an underscore are left out: they are also words of sentences.
 _NAME = re.compile(
     rf"\b(?:{'|'.join(name for name in WORDS if '_' in name and ' ' not in name)})\b"
 )
@@ -258,14 +262,7 @@ def as_sentences(text: str) -> str:
 
 
 class LabelledRows(QFormLayout):
-    """Fields by name, below each other. A field and its name have the same help.
-
-    Parameters
-    ----------
-    rows : mapping of str to QWidget
-    purposes : mapping of str to str
-        What each is for.
-    """
+    """Fields by name, below each other. A field and its name have the same help: its purpose."""
 
     def __init__(self, rows: Mapping[str, QWidget], purposes: Mapping[str, str]) -> None:
         super().__init__()
@@ -274,8 +271,7 @@ class LabelledRows(QFormLayout):
         self.setVerticalSpacing(4)
         self._fields = dict(rows)
         for name, field in rows.items():
-            label = QLabel(label_of(name))
-            label.setBuddy(field)
+            label = label_field(label_of(name), field)
             label.setToolTip(purposes[name])
             field.setToolTip(purposes[name])
             self.addRow(label, field)
@@ -310,6 +306,7 @@ def scrolled(widget: QWidget) -> QScrollArea:
     area.setWidgetResizable(True)
     area.setFrameShape(QFrame.Shape.NoFrame)
     area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+    # Nothing scrolls sideways, so the content must fit beside the vertical bar.
     bar = area.verticalScrollBar()
     area.setMinimumWidth(widget.minimumSizeHint().width() + bar.sizeHint().width())
     return area
@@ -324,6 +321,7 @@ def parse_number(name: str, text: str) -> float | None:
         Text that is not a number; the message says the `name` of the setting.
     """
     try:
+        # float() refuses the decimal comma of many countries.
         return float(text.replace(",", ".")) if text.strip() else None
     except ValueError:
         raise RequestError(f"{name} is {text!r}; a number is needed, for example 0.5.") from None
@@ -348,11 +346,12 @@ class OptionalNumber(QLineEdit):
 
     def set_value(self, value: float | None) -> None:
         """Show the shortest usual text that `value` reads back exactly; None empties the field."""
+        # 1 and not 1.0; repr() only where six digits would lose some.
         text = "" if value is None else f"{value:.6g}"
         if value is not None and float(text) != value:
             text = repr(float(value))
         self.setText(text)
-        self.setCursorPosition(0)
+        self.setCursorPosition(0)  # of a long number Qt would show the end
 
     def set_needed(self, needed: bool) -> None:
         """Say in the empty field whether it must be filled."""
@@ -362,19 +361,13 @@ class OptionalNumber(QLineEdit):
 class OptionalNumbers(QWidget):
     """Several numbers side by side, or nothing.
 
-    Several numbers typed into one field, with spaces between them, replace all.
-
-    Parameters
-    ----------
-    name : str
-        The request's name, for messages.
-    count : int
-        Numbers at first.
+    Several numbers typed into one field, with spaces between them, replace all. `name` is the
+    request's name, for messages.
     """
 
     textChanged = Signal()
 
-    def __init__(self, name: str, count: int = 2) -> None:
+    def __init__(self, name: str) -> None:
         super().__init__()
         self.setObjectName(name)
         # Those beyond the count are hidden and keep their text.
@@ -382,7 +375,7 @@ class OptionalNumbers(QWidget):
         self._count = 0
         self._grid = QGridLayout(self)
         self._grid.setContentsMargins(0, 0, 0, 0)
-        self.set_count(count)
+        self.set_count(2)  # the usual pair of planes, until an image is chosen
         self.setFocusProxy(self._made[0])
 
     @property
@@ -394,6 +387,7 @@ class OptionalNumbers(QWidget):
         while len(self._made) < count:
             part, number = OptionalNumber(self.objectName()), len(self._made)
             part.textChanged.connect(lambda _: self.textChanged.emit())
+            # Only when all are typed: the first space would end the typing in this field.
             part.editingFinished.connect(self._spread)
             part.setToolTip(self.toolTip())
             self._grid.addWidget(part, number // NUMBERS_A_ROW, number % NUMBERS_A_ROW)
@@ -462,14 +456,8 @@ class OptionalNumbers(QWidget):
 class PathField(QWidget):
     """The path of a folder, or of a file, with a button to look for it.
 
-    Parameters
-    ----------
-    title : str
-        Of the dialog, such as "Choose the folder to follow".
-    files : str, optional
-        Which files to offer, such as "Arrays (*.npy *.npz)"; a folder is chosen without.
-    new : bool
-        Whether a name is asked for that does not exist yet.
+    The title is that of the dialog. `files` are those to offer, such as "Arrays (*.npy *.npz)"; a
+    folder is chosen without. With `new`, a name is asked for that does not exist yet.
     """
 
     changed = Signal()
@@ -481,19 +469,15 @@ class PathField(QWidget):
         self.line.setMinimumWidth(NARROWEST_PX)
         self.line.setPlaceholderText("needed")
         self._browse = browse_button(self, f"{title}.")
-        row = QHBoxLayout(self)
-        row.setContentsMargins(0, 0, 0, 0)
-        row.addWidget(self.line, 1)
-        row.addWidget(self._browse)
+        fill_layout(QHBoxLayout(self), (self.line, 1), self._browse)
         self.setFocusProxy(self.line)
         self.line.textChanged.connect(lambda _: self.changed.emit())
         self._browse.clicked.connect(self._ask)
 
     def _ask(self) -> None:
-        if self._new:
-            path, _ = QFileDialog.getSaveFileName(self, self._title, self.line.text(), self._files)
-        elif self._files:
-            path, _ = QFileDialog.getOpenFileName(self, self._title, self.line.text(), self._files)
+        if self._new or self._files:
+            ask = QFileDialog.getSaveFileName if self._new else QFileDialog.getOpenFileName
+            path, _ = ask(self, self._title, self.line.text(), self._files)
         else:
             path = QFileDialog.getExistingDirectory(self, self._title, self.line.text())
         if path:
@@ -502,7 +486,8 @@ class PathField(QWidget):
     def value(self) -> Path | None:
         """The path; None as long as none is named."""
         text = self.line.text().strip()
-        return Path(text).expanduser() if text else None
+        # Path.expanduser() raises where there is no such user, as while one types the name.
+        return Path(os.path.expanduser(text)) if text else None
 
     def set_value(self, path: str | Path) -> None:
         """Name a path."""
@@ -526,6 +511,7 @@ class PsfField(PathField):
         path = self.value()
         if path is None:
             return None
+        # The form asks at each change of a setting, so the file is read once.
         if self._read is None or self._read[0] != path:
             try:
                 self._read = path, read_psf(path)

@@ -7,6 +7,7 @@ import, PyTorch above all, and a worker imports them: the window never stands st
 import sys
 from collections.abc import Callable, Generator
 from contextlib import suppress
+from functools import partial
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, metadata
 from pathlib import Path
@@ -201,26 +202,6 @@ def reconstruct_selected(viewer: Viewer) -> None:
     open_reconstruct(viewer, choose)
 
 
-def sample_two_planes() -> list[Any]:
-    """Layers of `two_defocused_planes`."""
-    return make_sample("two_defocused_planes")
-
-
-def sample_measured_cell() -> list[Any]:
-    """Layers of `measured_cell`."""
-    return make_sample("measured_cell")
-
-
-def sample_network() -> list[Any]:
-    """Layers of `widefield_network`."""
-    return make_sample("widefield_network")
-
-
-def sample_microtubules() -> list[Any]:
-    """Layers of `widefield_microtubules`."""
-    return make_sample("widefield_microtubules")
-
-
 def make_sample(name: str) -> list[Any]:
     """Simulate a sample, and go on serving the window meanwhile.
 
@@ -251,6 +232,13 @@ def make_sample(name: str) -> list[Any]:
     from napari_cvdm.widgets.layers.shown_layers import as_opened
 
     return as_opened(made[0], first=-1)
+
+
+# What the manifest calls; each name given is a function of `contributions`.
+sample_two_planes = partial(make_sample, "two_defocused_planes")
+sample_measured_cell = partial(make_sample, "measured_cell")
+sample_network = partial(make_sample, "widefield_network")
+sample_microtubules = partial(make_sample, "widefield_microtubules")
 
 
 def simulate_layers(name: str) -> Generator[Progress, None, list[Any]]:

@@ -61,7 +61,7 @@ def new_plot(left: str, bottom: str) -> Any:
     plot = pyqtgraph.PlotWidget()
     plot.setMinimumSize(AXIS_WIDTH_PX, LEAST_HEIGHT_PX)
     plot.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Expanding)
-    plot.setFocusPolicy(Qt.FocusPolicy.NoFocus)
+    plot.setFocusPolicy(Qt.FocusPolicy.NoFocus)  # the Tab key passes: there is nothing to set
     plot.setAntialiasing(True)
     plot.setMouseEnabled(x=False, y=False)
     plot.setMenuEnabled(False)
@@ -70,6 +70,7 @@ def new_plot(left: str, bottom: str) -> Any:
     item.layout.setContentsMargins(*MARGINS_PX)
     item.getAxis("left").setWidth(AXIS_WIDTH_PX)
     for side, title in (("left", left), ("bottom", bottom)):
+        # Else pyqtgraph scales the numbers and writes a factor such as (x0.001) beside them.
         item.getAxis(side).enableAutoSIPrefix(False)
         item.getAxis(side).setStyle(maxTickLevel=0)  # small ticks take most of the time of drawing
         if title:
@@ -121,10 +122,10 @@ class SchedulePlots(QWidget):
         self._regions: list[tuple[Any, Any]] = []
         _only(self, *self.plots.values())
         for name, plot in self.plots.items():
-            plot.getPlotItem().getAxis("bottom").setTicks(
-                [[(0.0, "0"), (0.25, ""), (0.5, "0.5"), (0.75, ""), (1.0, "1")]]
-            )
-            plot.getPlotItem().getAxis("bottom").setStyle(showValues=name == "half_log_snr")
+            axis = plot.getPlotItem().getAxis("bottom")
+            axis.setTicks([[(0.0, "0"), (0.25, ""), (0.5, "0.5"), (0.75, ""), (1.0, "1")]])
+            axis.setStyle(showValues=name == "half_log_snr")  # the lowest plot has them for all
+            # A line without ends must not take part in the range of the plot.
             plot.addItem(self._now[name], ignoreBounds=True)
             self._pixel[name].setZValue(1)
         self.plots["gamma"].setYRange(0, 1)
@@ -256,13 +257,12 @@ class ProfilePlot(QWidget):
     def show_profile(self, profile: LineProfile, raw: np.ndarray | None, unit: str) -> None:
         """Draw one profile. `raw` (K,) is the measured image at its points, in any unit."""
         self.plot.setLabel("left", f"value [{unit}]")
-        inside = np.isfinite(profile.mean)
+        inside = np.isfinite(profile.mean)  # NaN where the line leaves the result
         distance, mean = profile.distance_um[inside], profile.mean[inside]
         self._mean.setData(distance, mean)
-        ends = [None if end is None else end[inside] for end in (profile.low, profile.high)]
-        for curve, end in zip((self._low, self._high), ends, strict=True):
-            curve.setData(distance, mean if end is None else end)
-        self._band.setVisible(ends[0] is not None)
+        for curve, end in ((self._low, profile.low), (self._high, profile.high)):
+            curve.setData(distance, mean if end is None else end[inside])
+        self._band.setVisible(profile.low is not None)
         self._raw.setVisible(raw is not None)
         if raw is not None:
             seen = inside & np.isfinite(raw)
@@ -302,11 +302,11 @@ class OutlookPlot(QWidget):
 
     def show_outlook(self, outlook: "Outlook") -> None:
         """Draw one curve, and mark where the present image is."""
-        of_planes = "half distance of the outer planes [µm]"
-        bottom = of_planes if outlook.of_planes else "exposure [× this image]"
+        planes, exposure = "half distance of the outer planes [µm]", "exposure [× this image]"
         self.plot.setLabel("left", f"expected error [{outlook.unit}]")
-        self.plot.setLabel("bottom", bottom)
+        self.plot.setLabel("bottom", planes if outlook.of_planes else exposure)
         self._curve.setData(outlook.curve, outlook.errors)
+        # pyqtgraph takes the logarithm of curves, but not of single lines and of ticks.
         self._now.setValue(float(np.log10(outlook.present)))
         self.plot.setYRange(0, 1.05 * float(outlook.errors.max()))
         ticks = [(float(np.log10(at)), f"{at:.2g}") for at in outlook.curve[::4]]

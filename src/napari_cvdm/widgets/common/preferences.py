@@ -1,5 +1,6 @@
 """What the user set under Preferences > napari-cvdm, and the microscopes that the user saved."""
 
+import os
 import tomllib
 from collections.abc import Mapping
 from contextlib import suppress
@@ -66,6 +67,7 @@ def preferred(name: str) -> Any:
         value = getattr(getattr(get_plugin_settings(PLUGIN), group), name)
     except (ImportError, KeyError, AttributeError, ValueError, OSError):
         return default  # a stored value that the schema forbids is a ValueError
+    # Not isinstance(): a bool is an int, and True would count as one sample.
     return value if type(value) is type(default) else default
 
 
@@ -123,6 +125,7 @@ def check_preset(name: str, values: Any) -> dict[str, Any]:
         one: tuple(map(float, value)) if one == "defocus_um" else float(value)
         for one, value in values.items()
     }
+    # A request checks the optics; the photons are a setting of Train alone.
     asked = {one: value for one, value in optics.items() if one != "photons"}
     blank = ImageStack(array=np.zeros((1, 1)), axes="YX")
     try:
@@ -140,8 +143,7 @@ def save_preset(name: str, values: Mapping[str, Any]) -> None:
     RequestError, ImageFileError
         Values that are not allowed, a file that cannot be read, or a folder without room.
     """
-    presets = {**read_presets(), name: check_preset(name, values)}
-    write_presets(presets)
+    write_presets({**read_presets(), name: check_preset(name, values)})
 
 
 def write_presets(presets: Mapping[str, Mapping[str, Any]]) -> None:
@@ -159,4 +161,4 @@ def write_presets(presets: Mapping[str, Mapping[str, Any]]) -> None:
 
 def own_models() -> Path:
     """The user's folder of models; it may not exist yet."""
-    return Path(preferred("model_folder") or OWN_MODELS).expanduser()
+    return Path(os.path.expanduser(preferred("model_folder") or OWN_MODELS))

@@ -145,11 +145,16 @@ HELP = {
 
 
 CARD_LINES = 12
-SAME_PIXEL = 1e-6
+SAME_PIXEL = 1e-6  # relative: pixel sizes that differ by less are the same
 OPTICS = ("pixel_um", "wavelength_um", "defocus_um", "medium_index", "na", "condenser_na")
 ORIGIN = "From the layer: "
 PHASE_OPTICS = ("defocus_um", "condenser_na")
+FLUORESCENCE_LABELS = {
+    "medium_index": "Immersion index",
+    "wavelength_um": "Emission wavelength [µm]",
+}
 OTHER_PLANES = "the other planes"
+# Lowest and highest number that a request takes, too.
 COUNTS = {"samples": (1, 1024), "steps": (1, 1000), "seed": (0, 2**63 - 1), "tile": (16, 65536)}
 
 
@@ -194,9 +199,11 @@ class ReconstructForm(QWidget):
         self.presets = PresetChoice(self.optics_values)
         self._from_layer: dict[str, Any] = {}
         self._image_events = Follower(self, self._on_image, ("scale", "units"))
+        # The boxes of layers may emit when Qt has destroyed the form already.
         self._gone = gone = Event()
         when_gone(self, gone.set)
         self._lay_out()
+        # Defaults before connections: they are no change by the user.
         self._set_defaults()
         self._connect()
         self._on_model()
@@ -213,6 +220,7 @@ class ReconstructForm(QWidget):
         from napari_cvdm.reconstruction.plan import task_of
 
         layer = self.image.value()
+        # Our samples name their model; other layers tell at most whether they hold planes.
         planes = None if layer is None else holds_planes(layer, self.image.layers())
         if layer is not None and (planes is not None or "model" in plugin_metadata(layer)):
             self.model.suggest(
@@ -238,19 +246,16 @@ class ReconstructForm(QWidget):
             "tile": self.counts["tile"],
             "keep_samples": self.keep_samples,
         }
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
         self._often = LabelledRows(often, HELP)
         self._fields_line = QWidget()
         fill_layout(QVBoxLayout(self._fields_line), self.field, self.scale)
+        # From below, so that the index of the upper row still counts.
         self._often.insertRow(list(often).index("pixel_um") + 1, self._fields_line)
         self._often.insertRow(list(often).index("model") + 1, self.about)
-        layout.addLayout(self._often)
         more, self._seldom = QWidget(), LabelledRows(seldom, HELP)
         more.setLayout(self._seldom)
         self.more = collapsible("More settings", more, "Settings that seldom need a change.")
-        layout.addWidget(self.more)
-        layout.addStretch(1)
+        fill_layout(QVBoxLayout(self), self._often, self.more).addStretch(1)
 
     def _set_defaults(self) -> None:
         defaults = {entry.name: entry.default for entry in fields(ReconstructionRequest)}
@@ -263,7 +268,8 @@ class ReconstructForm(QWidget):
     def _connect(self) -> None:
         self.image.changed.connect(self._on_image)
         self.presets.changed.connect(self._on_preset)
-        self.second.changed.connect(self._on_second)
+        self.second.changed.connect(self._count_positions)
+        self.second.changed.connect(self.changed)
         for box in (self.image, self.second):
             box.listed.connect(self._on_listed)
         self.model.changed.connect(self._on_model)
@@ -275,6 +281,7 @@ class ReconstructForm(QWidget):
             box.valueChanged.connect(lambda _: self.changed.emit())
         for choice in self.words.values():
             choice.currentIndexChanged.connect(lambda _: self.changed.emit())
+        self.keep_samples.toggled.connect(lambda _: self.changed.emit())
         self.changed.connect(self._say_field)
 
     @property
@@ -300,10 +307,6 @@ class ReconstructForm(QWidget):
         """Number of planes of the chosen layers; None if it is not known."""
         return chosen_planes(self.image.value(), self.second.value())
 
-    def _on_second(self) -> None:
-        self._count_positions()
-        self.changed.emit()
-
     def _count_positions(self) -> None:
         """One for each plane; the typed positions stay if the number of planes is not known."""
         if self.planes is not None or not any(self.positions.typed):
@@ -311,11 +314,8 @@ class ReconstructForm(QWidget):
 
     def _on_model(self) -> None:
         task, card = self.task, self.model.card()
-        self.about.setText(
-            "No model is installed. Choose a folder that holds one."
-            if card is None
-            else f"About {card.name}"
-        )
+        none = "No model is installed. Choose a folder that holds one."
+        self.about.setText(none if card is None else f"About {card.name}")
         self.card.setPlainText("" if card is None else card_text(card))
         needed = () if task is None else task.needed_optics
         for name, field in self.optics.items():
@@ -323,15 +323,11 @@ class ReconstructForm(QWidget):
         for name in ("image2", *PHASE_OPTICS):
             self._often.show_row(name, self.two_planes)
         fluorescence = task is not None and not self.two_planes
-        self._often.set_label(
-            "medium_index", "Immersion index" if fluorescence else label_of("medium_index")
-        )
-        self._often.set_label(
-            "wavelength_um",
-            "Emission wavelength [µm]" if fluorescence else label_of("wavelength_um"),
-        )
+        for name, label in FLUORESCENCE_LABELS.items():
+            self._often.set_label(name, label if fluorescence else label_of(name))
         self._seldom.show_row("align", self.two_planes)
         self._seldom.show_row("psf", self.deconvolved)
+        # Another model takes other optics from the layer, but never what was typed.
         self._fill_optics(typed_stays=True)
         self._choose_second()
         self.changed.emit()
@@ -356,18 +352,18 @@ class ReconstructForm(QWidget):
         """
         layer = self.image.value()
         known = {} if layer is None else known_optics(layer, of_planes=self.two_planes)
+        header = None if layer is None else header_of(layer, of_planes=self.two_planes)
         for name, field in self.optics.items():
             told = field.typed == self._from_layer.get(name)
             if told or (name in known and not (typed_stays and any(field.typed))):
+                # Else `_on_typed` would take the value for a typed one.
                 with signals_blocked(field):
                     field.set_value(known.get(name))
                 self._from_layer[name] = field.typed
-        self._from_layer = {name: text for name, text in self._from_layer.items() if name in known}
-        self._fill_preset()
-        header = None if layer is None else header_of(layer, of_planes=self.two_planes)
-        for name, field in self.optics.items():
             origin = "" if header is None else header.origin(name)
             field.setToolTip(f"{HELP[name]}\n{ORIGIN}{origin}." if origin else HELP[name])
+        self._from_layer = {name: text for name, text in self._from_layer.items() if name in known}
+        self._fill_preset()
 
     def _say_field(self) -> None:
         """How large the field is in the sample: who forgot the binning sees it."""
@@ -391,14 +387,17 @@ class ReconstructForm(QWidget):
         self._from_layer.pop(name, None)
         self.changed.emit()
 
-    def optics_values(self) -> dict[str, Any]:
-        """The optics that the form shows, by request name; what is saved as a microscope."""
-        shown = {
+    def _shown_optics(self) -> dict[str, Any]:
+        # A field that the chosen model hides keeps its text, which must not count.
+        return {
             name: field.value()
             for name, field in self.optics.items()
             if self.two_planes or name not in PHASE_OPTICS
         }
-        return {name: value for name, value in shown.items() if value is not None}
+
+    def optics_values(self) -> dict[str, Any]:
+        """The optics that the form shows, by request name; what is saved as a microscope."""
+        return {name: value for name, value in self._shown_optics().items() if value is not None}
 
     def _on_preset(self) -> None:
         self._fill_preset()  # what an earlier one filled goes, so that the layer's values come back
@@ -438,11 +437,7 @@ class ReconstructForm(QWidget):
             Text that is not a number.
         """
         return {
-            **{
-                name: field.value()
-                for name, field in self.optics.items()
-                if self.two_planes or name not in PHASE_OPTICS
-            },
+            **self._shown_optics(),
             "model": self.model.value(),
             "background": self.background.background(),
             "keep_samples": self.keep_samples.isChecked(),
@@ -468,6 +463,7 @@ class ReconstructForm(QWidget):
         card = self.model.card()
         if card is None:
             return ()
+        # A request needs an image, but its pixels tell nothing of the optics.
         blank = ImageStack(array=np.zeros((1, 1)), axes="YX")
         return optics_warnings(ReconstructionRequest(image=blank, **self.settings()), card)
 
@@ -486,6 +482,7 @@ class ReconstructForm(QWidget):
         if missing:
             raise RequestError(f"Needed before a run: {', '.join(missing)}.")
         stack, settings = read_layer(self.image.value()), self.settings()
+        # Of a phase the positions are typed: `missing` has looked.
         if self.two_planes:
             second = self.second.value()
             stack = combine_planes(
@@ -512,6 +509,7 @@ class ReconstructForm(QWidget):
         }
         if self.psf.value() and self.deconvolved:
             found["psf"] = self.psf.value()
+        # A command with some of the files alone would make other pixels.
         return {role: str(path) for role, path in found.items()} if all(found.values()) else {}
 
     def placement(self) -> Placement:
@@ -528,7 +526,7 @@ class ReconstructForm(QWidget):
     def _other_pixel(self) -> float | None:
         """The pixel size of the form where the image has another one, or none."""
         image, pixel_um = self.image.value(), self.optics["pixel_um"].value()
-        if image is None or not isinstance(pixel_um, float) or pixel_um <= 0:
+        if image is None or not isinstance(pixel_um, float) or not 0 < pixel_um < np.inf:
             return None
         known = layer_pixel_um(image)
         same = known is not None and abs(pixel_um / known - 1) < SAME_PIXEL
@@ -542,6 +540,7 @@ class ReconstructForm(QWidget):
         RequestError
             Text that is not a number.
         """
+        # Asked for once: each change of a layer fills in the form anew.
         pixel_um = self._other_pixel()
         for layer in (self.image.value(), self.second.value() if self.two_planes else None):
             if layer is not None:
@@ -578,6 +577,7 @@ class ReconstructForm(QWidget):
         CheckpointError
             The model is not there.
         """
+        # Model and layers first: both fill in optics, which the settings then overwrite.
         self.model.set_value(settings["model"])
         found = named_layers(self.image.layers(), source)
         if found is not None:

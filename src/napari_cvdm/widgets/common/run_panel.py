@@ -17,7 +17,13 @@ from qtpy.QtWidgets import (
 from tqdm import tqdm
 
 from napari_cvdm.core.result import FrameView, Progress
-from napari_cvdm.widgets.common.fields import explain_control, in_words, wrapped_label
+from napari_cvdm.widgets.common.fields import (
+    explain_control,
+    fill_layout,
+    in_words,
+    make_button,
+    wrapped_label,
+)
 from napari_cvdm.widgets.common.worker import Job
 from napari_cvdm.widgets.layers.shown_layers import Turns
 
@@ -33,12 +39,8 @@ class RunPanel(QWidget):
     """Buttons, bar and message line around one job at a time.
 
     `asked` is emitted when the button is pressed. `started` and `progressed` (Progress) are emitted
-    during a job. `idle` is emitted when a job has ended and no other began at once.
-
-    Parameters
-    ----------
-    verb : str
-        On the button that starts, its key marked with `&`.
+    during a job. `idle` is emitted when a job has ended and no other began at once. The `verb` is
+    on the button that starts, its key marked with `&`.
     """
 
     asked = Signal()
@@ -50,18 +52,21 @@ class RunPanel(QWidget):
         super().__init__()
         self.run = QPushButton(verb)
         explain_control(self.run, f"{verb.replace('&', '')} with the settings above.")
-        self.keep = QPushButton("Stop and &keep")
-        explain_control(self.keep, "Stop now, with the samples that are finished as the result.")
-        self.cancel = QPushButton("&Cancel")
-        explain_control(self.cancel, "Stop before the next step. Nothing is changed.")
+        self.keep = make_button(
+            "Stop and &keep",
+            "Stop now, with the samples that are finished as the result.",
+            self._on_keep,
+        )
+        self.cancel = make_button(
+            "&Cancel", "Stop before the next step. Nothing is changed.", self._on_cancel
+        )
         self.bar = QProgressBar()
         self.bar.setTextVisible(False)
         self.stage = QLabel()
         self.message = MessageLine()
         self._job: Job | None = None
         self._former: Job | None = None
-        self._cancelling = self._has_ended = False
-        self._busy = False
+        self._busy = self._cancelling = self._has_ended = False
         self._showing = Turns(self)
         self._ready = True
         self._started = 0.0
@@ -70,21 +75,11 @@ class RunPanel(QWidget):
         self._on_view: Callable[[FrameView], None] | None = None
         self._on_failure: Callable[[str], None] | None = None
         self._on_end: Callable[[], None] | None = None
-        self._lay_out()
+        self.buttons = fill_layout(QHBoxLayout(), (self.run, 2), (self.keep, 1), (self.cancel, 1))
+        parts = (self.buttons, self.bar, self.stage, self.message)
+        fill_layout(QVBoxLayout(self), *parts, margins=(4, 4, 4, 4))
         self.run.clicked.connect(self.asked)
-        self.keep.clicked.connect(self._on_keep)
-        self.cancel.clicked.connect(self._on_cancel)
         self._show_idle()
-
-    def _lay_out(self) -> None:
-        self.buttons = QHBoxLayout()
-        for button, stretch in ((self.run, 2), (self.keep, 1), (self.cancel, 1)):
-            self.buttons.addWidget(button, stretch)
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(4, 4, 4, 4)
-        layout.addLayout(self.buttons)
-        for widget in (self.bar, self.stage, self.message):
-            layout.addWidget(widget)
 
     @property
     def busy(self) -> bool:
@@ -136,6 +131,7 @@ class RunPanel(QWidget):
         job.succeeded.connect(self._on_succeeded)
         job.failed.connect(self._on_failed)
         job.seen.connect(self._on_seen)
+        # Before `_on_ended`, whose `on_end` may start the next job.
         if on_leave is not None:
             job.ended.connect(on_leave)
         job.ended.connect(self._on_ended)
@@ -178,7 +174,7 @@ class RunPanel(QWidget):
         elif self._first is not None and progress.done != self._first:
             pace_s = (now - self._started) / (progress.done - self._first)
             left_s = pace_s * (progress.total - progress.done)
-            if left_s >= 1:
+            if left_s >= 1:  # of less, tqdm says 00:00
                 text += f", {tqdm.format_interval(left_s)} left"
         self.stage.setText(text)
         self.progressed.emit(progress)
@@ -232,6 +228,7 @@ class RunPanel(QWidget):
         if self._showing.busy:
             return
         self._busy = False  # the job stays referenced until the next but one: it still emits
+        # The callables refer to layers and results, which must not stay with the panel.
         on_end, self._on_end = self._on_end, None
         self._on_result = self._on_view = self._on_failure = None
         self._show_idle()
@@ -250,10 +247,7 @@ class MessageLine(QWidget):
         super().__init__()
         self._icon = QLabel()
         self._text = wrapped_label()
-        layout = QHBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.addWidget(self._icon)
-        layout.addWidget(self._text, 1)
+        fill_layout(QHBoxLayout(self), self._icon, (self._text, 1))
         self.clear()
 
     def say(self, kind: QStyle.StandardPixmap, text: str) -> None:

@@ -316,14 +316,8 @@ atexit.register(Job.end_all)
 class LatestWork(QObject):
     """One piece of work at a time, which a newer one may replace.
 
-    Only the answer of the newest work arrives.
-
-    Parameters
-    ----------
-    parent : QObject
-        When it goes, so does the answer.
-    title : str
-        For napari's activity area.
+    Only the answer of the newest work arrives, and none when the parent has gone. The title is for
+    napari's activity area.
     """
 
     succeeded = Signal(object)
@@ -404,13 +398,7 @@ def listen(widget: QObject, emitter: Any, method: Callable[..., object]) -> None
 class Follower:
     """Calls a method of a widget at events of one layer, for as long as the widget is there.
 
-    Parameters
-    ----------
-    widget : QObject
-    method : callable
-        Of the widget, without arguments or with the event.
-    events : sequence of str
-        Names of events; those that a layer does not have are left out.
+    Names of events that a layer does not have are left out.
     """
 
     def __init__(

@@ -53,6 +53,7 @@ if TYPE_CHECKING:
 
 
 Reader = Callable[[str | Sequence[str]], list[LayerData]]
+# Formats of `SUFFIXES` that napari reads itself.
 LEFT_TO_NAPARI = (".tif", ".tiff", ".npy")
 OME_TIFF = (".ome.tif", ".ome.tiff")
 RESULTS = "results"  # folder in an OME-Zarr of layers, and the number of one in their notes
@@ -60,6 +61,7 @@ SOURCE = "source.json"  # in such a result: where the measured image lay
 IN_MEMORY_BYTES = 1 << 30  # of one layer; the pixels of a larger one stay on disk
 PHASE_MODEL, WIDEFIELD_MODEL = "phase-2shot", "widefield-x2"
 _WORDS = {"S": "sample", "P": "plane"}
+_NO_LENGTH = ("pixel", "dimensionless")  # units of napari that a file does not state
 
 
 def get_image_reader(path: str | Sequence[str]) -> Reader | None:
@@ -219,10 +221,12 @@ def read_saved_zarr(path: str | Sequence[str]) -> list[LayerData]:
         pixels, notes = image.array, dict(image.notes)
         with _damages_named(folder):
             if RESULTS in notes:
+                # Layers of one result share it, as they did before they were saved.
                 number = int(notes.pop(RESULTS))
                 results[number] = results.get(number) or _read_result(folder, number)
                 notes[STORED] = results[number]
             shown = notes[SHOWN]
+            # The format puts axes in an order by kind; the layer had its own.
             pixels = pixels.transpose([image.labels.index(label) for label in shown["labels"]])
             if pixels.nbytes <= IN_MEMORY_BYTES:
                 pixels = np.asarray(pixels)
@@ -276,19 +280,10 @@ def _damages_named(path: Path) -> Iterator[None]:
 def placement(
     name: str, axes: str, pixel_um: float | None, place: Mapping[str, float]
 ) -> Placement:
-    """Where an image from a file lies.
+    """Where an image from a file lies; in pixels without a `pixel_um`.
 
-    Axes without a length have napari's default unit. The layer then fits those of other readers.
-
-    Parameters
-    ----------
-    name : str
-    axes : str
-        Letters of an `ImageStack`.
-    pixel_um : float or None
-        None places the image in pixels.
-    place : mapping
-        See `ImageStack`.
+    `axes` and `place` are those of an `ImageStack`. Axes without a length have napari's default
+    unit. The layer then fits those of other readers.
     """
     known: dict[str, float] = {}
     first: dict[str, float] = {}
@@ -326,11 +321,9 @@ def _single(path: str | Sequence[str]) -> Path | None:
 
 def _result_folder(path: str | Sequence[str]) -> Path | None:
     found = _single(path)
-    inside = found is not None and found.name == PROVENANCE and found.is_file()
-    return found.parent if found is not None and inside else found
-
-
-_NO_LENGTH = ("pixel", "dimensionless")
+    if found is not None and found.name == PROVENANCE and found.is_file():
+        return found.parent
+    return found
 
 
 def write_tiff(path: str, data: Any, attributes: dict[str, Any]) -> list[str]:
@@ -380,9 +373,7 @@ def write_zarr(path: str, layers: Sequence[LayerData]) -> list[str]:
     return [path]
 
 
-def placed_images(
-    layers: Sequence[LayerData],
-) -> tuple[list[PlacedImage], Callable[[Path], None]]:
+def placed_images(layers: Sequence[LayerData]) -> tuple[list[PlacedImage], Callable[[Path], None]]:
     """Layers as images of an OME-Zarr, and what is written beside them; no pixels are read yet.
 
     Beside them are the results that they were made from, once each.
@@ -431,6 +422,7 @@ def write_stored(folder: Path, stored: StoredResult) -> None:
     result, source = stored.reconstruction, stored.source
     top, _, left, _ = result.region or (0, 0, 0, 0)
     coarse_um = result.pixel_um * result.upsampling
+    # `source` is the place of the region, but write_result() adds the region itself.
     before_um, place = {"Y": top * coarse_um, "X": left * coarse_um}, dict[str, float]()
     for letter, first, step, unit in zip(
         source.axes, source.translate, source.scale, source.units, strict=True
@@ -442,6 +434,7 @@ def write_stored(folder: Path, stored: StoredResult) -> None:
             place["z_step_um"] = step_um
         if letter == "T" and (step_s := time_s(float(step), unit)) is not None:
             place["frame_interval_s"] = step_s
+    # Where the result has all axes of the source, each plane was a layer of its own.
     planes: Any = result.provenance.settings.get("defocus_um") or ()
     separate = len(planes) > 1 and set(source.axes) <= set(result.axes)
     write_result(
@@ -474,6 +467,7 @@ def _placed(data: Any, attributes: dict[str, Any], kind: str) -> "tuple[Any, Pla
     from napari.layers import Layer
     from napari.utils.notifications import show_warning
 
+    # napari gives a writer data and attributes, but not the layer.
     layer = Layer.create(data, attributes, kind)
     place = Placement.of(layer)
     matrices = (place.rotate, place.shear, place.affine)
@@ -560,17 +554,14 @@ def _sample(
             f"the sample {sample.source} has no pixel size; it cannot be shown in micrometres."
         )
     optics: dict[str, Any] = dict(sample.metadata)
-    scale: tuple[float, ...] = (sample.pixel_um, sample.pixel_um)
-    labels: tuple[str, ...] = ("y", "x")
+    axes, step = "YX", dict[str, float]()
     if defocus_um is not None:
         optics["defocus_um"] = defocus_um
-        scale, labels = (defocus_um[1] - defocus_um[0], *scale), ("z", *labels)
+        axes, step = "ZYX", {"z_step_um": defocus_um[1] - defocus_um[0]}
     keywords = {
         "name": name,
-        "scale": scale,
-        "units": ("um",) * len(labels),
-        "axis_labels": labels,
         "metadata": {METADATA_KEY: {"optics": optics, "model": model}},
+        **placement(name, axes, sample.pixel_um, step).keywords(),
     }
     return sample.array, keywords, "image"
 
@@ -578,20 +569,14 @@ def _sample(
 def _truth(name: str, values: np.ndarray, image: LayerData) -> LayerData:
     """The hidden truth of a sample, on its grid or on one twice as fine."""
     counts, keywords, _ = image
-    finer = values.shape[-1] // counts.shape[-1]
-    pixel_um = keywords["scale"][-1] / finer
-    # napari places the centre of a pixel
-    shift_um = (pixel_um - keywords["scale"][-1]) / 2
+    coarse_um = keywords["scale"][-1]
+    pixel_um = coarse_um / (values.shape[-1] // counts.shape[-1])
+    # napari places pixel centres; that of the first fine pixel lies before the coarse one.
+    shift_um = (pixel_um - coarse_um) / 2
+    place = placement(name, "YX", pixel_um, {"y_um": shift_um, "x_um": shift_um})
+    metadata = {METADATA_KEY: {"role": "truth"}}
     return (
         values,
-        {
-            "name": name,
-            "scale": (pixel_um, pixel_um),
-            "translate": (shift_um, shift_um),
-            "units": ("um", "um"),
-            "axis_labels": ("y", "x"),
-            "visible": False,
-            "metadata": {METADATA_KEY: {"role": "truth"}},
-        },
+        {"name": name, "visible": False, "metadata": metadata, **place.keywords()},
         "image",
     )

@@ -31,6 +31,7 @@ def frame_index(viewer: "Viewer", layer: "Layer") -> tuple[int, ...]:
     """The nearest indices to the sliders along all axes but Y and X (and colour)."""
     shape = finest_level(layer).shape
     position = layer.world_to_data(viewer.dims.point)[: layer.ndim - 2]
+    # The sliders span all layers: one may stand where this layer has no frame.
     return tuple(
         int(np.clip(round(place), 0, size - 1))
         for place, size in zip(position, shape, strict=False)
@@ -39,7 +40,7 @@ def frame_index(viewer: "Viewer", layer: "Layer") -> tuple[int, ...]:
 
 def frame_pixels(viewer: "Viewer", layer: "Layer") -> np.ndarray:
     """The (Y, X) pixels of a layer where the sliders stand."""
-    return np.asarray(layer.data[frame_index(viewer, layer)])
+    return np.asarray(finest_level(layer)[frame_index(viewer, layer)])
 
 
 def result_frame(viewer: "Viewer", group: ResultGroup) -> ResultFrame:
@@ -52,10 +53,7 @@ def result_frame(viewer: "Viewer", group: ResultGroup) -> ResultFrame:
     """
     rate, mean, spread = group.rate, group.layer(RECONSTRUCTION), group.spread
     if rate is None or mean is None or spread is None:
-        raise RequestError(
-            f"{group.name}: {' and '.join(group.missing())} not among the layers; undo the "
-            "removal or reconstruct again."
-        )
+        raise RequestError(group.describe_missing())
     pixels = frame_pixels(viewer, mean)
     untrusted = group.layer(UNTRUSTED)
     valid = (
@@ -87,11 +85,13 @@ def samples_at(viewer: "Viewer", group: ResultGroup, pixel: Pixel) -> np.ndarray
     layer = group.layer(SAMPLES)
     if layer is None:
         return None
+    # The first axis is that of the samples, all of which are wanted.
     return np.asarray(layer.data[(slice(None), *frame_index(viewer, layer)[1:], *pixel)])
 
 
 def pixel_at(layer: "Layer", world: tuple[float, ...]) -> Pixel | None:
     """Row and column of a layer at a place in the world; None outside."""
+    # In napari the centre of pixel i is at i, so that its nearest integer is its index.
     y, x = (round(float(place)) for place in layer.world_to_data(world)[-2:])
     height, width = layer.data.shape[-2:]
     return (y, x) if 0 <= y < height and 0 <= x < width else None
@@ -102,6 +102,7 @@ def grid_map(viewer: "Viewer", source: "Layer", target: "Layer") -> np.ndarray:
     world = list(viewer.dims.point)
     leading = source.world_to_data(viewer.dims.point)[:-2]
     mapped = []
+    # Three points fix an affine map of the plane.
     for corner in CORNERS:
         place = source.data_to_world((*leading, *corner))
         mapped.append(target.world_to_data((*world[: len(world) - len(place)], *place))[-2:])
@@ -133,6 +134,7 @@ def drawn_regions(viewer: "Viewer", layer: "Labels | Shapes", grid: "Layer") -> 
 
     shape = grid.data.shape[-2:]
     if isinstance(layer, Labels):
+        # Each pixel of the grid looks up its label, so the map begins at the grid.
         matrix = grid_map(viewer, grid, layer)
         return regions_on_grid(frame_pixels(viewer, layer), matrix[:2, :2], matrix[:2, 2], shape)
     if not len(layer.data):
@@ -156,10 +158,13 @@ def check_plane_view(viewer: "Viewer", layer: "Image") -> None:
 
 def on_screen(layer: "Image") -> Region:
     """The part of a layer that the canvas shows, in its pixels."""
-    corners = np.asarray(layer.corner_pixels)[:, -2:]
+    # napari names the first and the last pixel, in pixels of the level that is drawn.
+    first, last = np.asarray(layer.corner_pixels)[:, -2:]
+    last = last + 1
     if layer.multiscale:
-        corners = corners * np.asarray(layer.downsample_factors[layer.data_level])[-2:]
-    return _clipped(corners[0], corners[1] + 1, layer)
+        fine = np.asarray(layer.downsample_factors[layer.data_level])[-2:]
+        first, last = first * fine, np.ceil(last * fine)
+    return _clipped(first, last, layer)
 
 
 def drawn(shapes: "Shapes", layer: "Image") -> Region:
@@ -200,6 +205,7 @@ def _box(shapes: "Shapes", chosen: Iterable[int], layer: "Image") -> Region:
         for corner in shapes.data[index]
     ]
     plane = np.array([corner[-2:] for corner in corners])
+    # Pixel i covers i - 0.5 to i + 0.5.
     return _clipped(np.floor(plane.min(axis=0) + 0.5), np.ceil(plane.max(axis=0) + 0.5), layer)
 
 

@@ -1,6 +1,7 @@
 """napari layers as images: what a layer says of itself, its pixels, and how it looks."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -47,11 +48,7 @@ def is_measurement(layer: "Layer") -> bool:
 def holds_planes(layer: "Image", others: "Sequence[Image]") -> bool | None:
     """Whether a layer shows planes of focus; None where nothing tells.
 
-    Parameters
-    ----------
-    layer : Image
-    others : sequence of Image
-        The other measured images: one of the same shape may be the second plane.
+    One of the `others`, the measured images, of the same shape may be the second plane.
     """
     said = plugin_metadata(layer).get("optics", {})
     if "defocus_um" in said or "emission_um" in said:
@@ -80,15 +77,11 @@ def named_layers(layers: "Sequence[Layer]", source: str) -> "tuple[Layer, Layer 
     if source in names:
         return names[source], None
     parts = source.split(" + ")  # a name may hold it, too
-    pairs = [(" + ".join(parts[:cut]), " + ".join(parts[cut:])) for cut in range(1, len(parts))]
-    return next(
-        (
-            (names[first], names[second])
-            for first, second in pairs
-            if first in names and second in names
-        ),
-        None,
-    )
+    for cut in range(1, len(parts)):
+        first, second = " + ".join(parts[:cut]), " + ".join(parts[cut:])
+        if first in names and second in names:
+            return names[first], names[second]
+    return None
 
 
 def finest_level(layer: "Layer") -> Any:
@@ -145,17 +138,11 @@ def known_optics(layer: "Image", *, of_planes: bool = False) -> dict[str, Any]:
     return {name: value for name, value in found.items() if value is not None}
 
 
-def read_layer(layer: "Image", index: tuple[int, ...] | None = None) -> ImageStack:
+def read_layer(layer: "Image") -> ImageStack:
     """The pixels, axes and optics of an image layer.
 
     Data that are not in memory are read later, when they are needed. The finest level of a
     multiscale layer is read. Colours become a leading channel axis. Opacity is left out.
-
-    Parameters
-    ----------
-    layer : Image
-    index : tuple of int, optional
-        Take one frame: the position along every axis before Y and X (colours excepted).
 
     Raises
     ------
@@ -167,8 +154,6 @@ def read_layer(layer: "Image", index: tuple[int, ...] | None = None) -> ImageSta
         import dask.array as da
 
         pixels = pixels if isinstance(pixels, da.Array) else da.from_array(pixels)
-    if index is not None:
-        pixels, axes = pixels[index], axes[-2:]
     if layer.rgb:
         pixels, axes = np.moveaxis(pixels[..., :COLOURS], -1, 0), "C" + axes
     said = plugin_metadata(layer)
@@ -183,16 +168,12 @@ def read_layer(layer: "Image", index: tuple[int, ...] | None = None) -> ImageSta
         step_um = length_um(abs(float(layer.scale[number])), f"{layer.units[number]:~}")
         if step_um is not None and step_um != 1:  # napari's scale of an axis without a length is 1
             place["z_step_um"] = step_um
-    header = header_of(layer)
-    return ImageStack(
-        pixel_um=header.pixel_um,
+    return replace(
+        header_of(layer),
         array=usable_dtype(pixels, layer.name),
         axes=axes,
-        source=layer.name,
-        metadata=header.metadata,
         place=place,
         channels=tuple(said.get("channels", ())),
-        origins=header.origins,
         warnings=tuple(said.get("warnings", ())),
         series=said.get("series"),
     )

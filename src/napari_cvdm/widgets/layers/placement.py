@@ -75,20 +75,18 @@ def stated_planes(layer: "Image") -> int | None:
     return found[0] if found else None
 
 
-def likely_planes(layer: "Image") -> int | None:
-    """The same; of a layer with one short axis that has no known name, the length of that axis."""
-    planes = stated_planes(layer)
-    unnamed = layer.ndim == 3 and layer.axis_labels[0].strip().lower() not in _LETTERS
-    if planes is None and unnamed and 2 < layer.data.shape[0] <= MOST_UNNAMED_PLANES:
-        return int(layer.data.shape[0])
-    return planes
-
-
 def chosen_planes(image: "Image | None", second: "Image | None") -> int | None:
-    """Number of planes of one image in one or two layers; None if it is not known."""
-    if image is None:
-        return None
-    return likely_planes(image) if second is None else 2
+    """Number of planes of one image in one or two layers; None if it is not known.
+
+    The only axis beside Y and X counts, too, if it is short and has no known name.
+    """
+    if image is None or second is not None:
+        return None if image is None else 2
+    planes = stated_planes(image)
+    unnamed = image.ndim == 3 and image.axis_labels[0].strip().lower() not in _LETTERS
+    if planes is None and unnamed and 2 < image.data.shape[0] <= MOST_UNNAMED_PLANES:
+        return int(image.data.shape[0])
+    return planes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -96,39 +94,22 @@ class Placement:
     """Where a layer lies in the world.
 
     It is kept apart from the layer, because the layer may be moved or removed meanwhile.
-
-    Parameters
-    ----------
-    axes : str
-        Letters of `axis_letters`.
-    scale, translate : ndarray of shape (D,)
-    rotate, shear : ndarray of shape (D, D)
-    affine : ndarray of shape (D + 1, D + 1)
-    units, labels : tuple of str
-        One for each dimension.
-    merged : str
-        Letter of the axis whose planes become one image; "" without one.
-    planes : int
-        Length of that axis.
-    files : mapping of str to str
-        Files that the layer was read from, by option of the command line, where they are known.
-    channels : tuple of str
-        Names along C; empty where they have none.
     """
 
     name: str
-    axes: str
-    scale: np.ndarray = field(repr=False)
+    axes: str  # letters of `axis_letters`, D of them
+    scale: np.ndarray = field(repr=False)  # (D,), as the translation
     translate: np.ndarray = field(repr=False)
-    rotate: np.ndarray = field(repr=False)
+    rotate: np.ndarray = field(repr=False)  # (D, D), as the shear
     shear: np.ndarray = field(repr=False)
-    affine: np.ndarray = field(repr=False)
-    units: tuple[str, ...]
+    affine: np.ndarray = field(repr=False)  # (D + 1, D + 1)
+    units: tuple[str, ...]  # one for each dimension, as the labels
     labels: tuple[str, ...]
-    merged: str = ""
-    planes: int = 2
+    merged: str = ""  # letter of the axis whose planes become one image
+    planes: int = 2  # length of that axis
+    # Files that the layer was read from, by option of the command line, where they are known.
     files: Mapping[str, str] = field(default_factory=dict)
-    channels: tuple[str, ...] = ()
+    channels: tuple[str, ...] = ()  # names along C; empty where they have none
 
     @classmethod
     def of_keywords(cls, keywords: Mapping[str, Any]) -> "Placement":
@@ -239,11 +220,6 @@ class Placement:
             labels=(label, *self.labels),
         )
 
-    def with_times(self, times: tuple[float, ...]) -> "Placement":
-        """The same with a leading axis of schedule times, beside a ``t`` that the image has."""
-        label = "schedule t" if "t" in self.labels else "t"
-        return self.with_leading("K", label, times[0], times[0])
-
     def with_pixel(self, pixel_um: float | None) -> "Placement":
         """The same with another pixel size along Y and X; None changes nothing."""
         if pixel_um is None:
@@ -274,7 +250,6 @@ def placed_image(
         Of the measured image; the letters that are not among `axes` are merged.
     axes : str
         Of an image of the result, without a leading axis of times or samples.
-    upsampling : int
     values : ndarray
         With one letter of `axes` for each dimension, or one more leading dimension.
     """

@@ -13,24 +13,13 @@ Working = Generator[Progress, Stop | None, Reconstruction]
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Run:
-    """What is run, and where its result will lie.
-
-    Parameters
-    ----------
-    place : Placement
-        Of the measured image.
-    unit : str
-        Of the result.
-    upsampling : int
-        Output pixels for one input pixel along Y and X.
-    earlier : Reconstruction, optional
-        A result that this goes on from.
-    """
+    """What is run, and where its result will lie."""
 
     request: ReconstructionRequest
-    place: Placement
-    unit: str
-    upsampling: int
+    place: Placement  # of the measured image
+    unit: str  # of the result
+    upsampling: int  # output pixels for one input pixel along Y and X
+    # A result that this goes on from.
     earlier: Reconstruction | None = field(default=None, repr=False)
 
     def going_on(self, reconstruction: Reconstruction, more: int) -> "Run":

@@ -66,17 +66,10 @@ SPREAD_HELP = (
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class StoredResult:
-    """What the layers of a result are made from: the layers that are not shown yet, too.
-
-    Parameters
-    ----------
-    reconstruction : Reconstruction
-    source : Placement
-        Of the measured image, its part that was reconstructed.
-    """
+    """What the layers of a result are made from: the layers that are not shown yet, too."""
 
     reconstruction: Reconstruction = field(repr=False)
-    source: Placement
+    source: Placement  # of the measured image, its part that was reconstructed
     _made: "dict[str, Layer]" = field(default_factory=dict, repr=False)
 
     def makers(self) -> dict[str, Callable[[], LayerData]]:
@@ -127,20 +120,10 @@ def to_layer_data(
 ) -> list[LayerData]:
     """The three layers that a result shows. All others are made from them on request.
 
-    Parameters
-    ----------
-    reconstruction : Reconstruction
-    source : Placement
-        Of the measured image.
-    statistic : {"standard deviation", "variance", "calibrated interval"}
-        How the spread of the samples is shown. If the model is not calibrated, it is shown as a
-        standard deviation.
-
-    Returns
-    -------
-    list of (data, keywords, layer type)
-        One group: uncertainty, untrusted pixels, reconstruction. Only the last, which lies on top,
-        is visible.
+    They are one group: uncertainty, untrusted pixels, reconstruction. Only the last, which lies on
+    top, is visible. `source` is the place of the measured image. The spread of the samples is shown
+    as the `statistic`, one of `STATISTICS` or `INTERVAL`; without a calibration, as a standard
+    deviation.
     """
     stored = StoredResult(
         reconstruction=reconstruction, source=source.within(reconstruction.region)
@@ -253,11 +236,10 @@ def without_border(trusted: np.ndarray) -> np.ndarray:
 
 
 def _rate_layer(stored: StoredResult) -> LayerData:
-    rate = stored.reconstruction.rate
     result = stored.reconstruction
     inner = without_border(result.valid & (result.counts > 0)[..., None, None])
-    limits = inner_limits(rate[inner] if inner.any() else rate)
-    return _layer(stored, RATE, rate, colormap="viridis", contrast_limits=limits)
+    limits = inner_limits(result.rate[inner] if inner.any() else result.rate)
+    return _layer(stored, RATE, result.rate, colormap="viridis", contrast_limits=limits)
 
 
 def _path_layer(stored: StoredResult) -> LayerData:
@@ -320,7 +302,10 @@ def preview_layer_data(reconstruction: Reconstruction, source: Placement) -> Lay
 
 
 def disk_layer_data(path: Path, images: Sequence[str], run: Run) -> list[LayerData]:
-    """Layers of a result that was written block by block.
+    """Layers of a result that was written block by block; all but the reconstruction are hidden.
+
+    They are lazy arrays that are read part by part, with several resolutions where the image is
+    large. They lie where the measured layer of the run lies.
 
     Parameters
     ----------
@@ -328,14 +313,6 @@ def disk_layer_data(path: Path, images: Sequence[str], run: Run) -> list[LayerDa
         An OME-Zarr collection of `reconstruct_by_blocks`.
     images : sequence of str
         Its groups: mean, std, rate, valid, and samples where they were kept.
-    run : Run
-        The run that was asked for. It says where the layers lie.
-
-    Returns
-    -------
-    list of (data, keywords, layer type)
-        Lazy arrays that are read part by part, with several resolutions where the image is large.
-        All but the reconstruction are hidden at first. They lie where the measured layer lies.
     """
     return [_disk_layer(path, name, run) for name in DISK_ROLES if name in images]
 
@@ -362,6 +339,7 @@ def _disk_layer(path: Path, name: str, run: Run) -> LayerData:
         "file": str(path / name),
         "provenance": parse_json_object(read_bounded(path / PROVENANCE)),
     }
+    data = levels if len(levels) > 1 else levels[0]
     keywords: dict[str, Any] = {
         "name": layer_name(DISK_ROLES[name], f"{run.place.name} ({path.name})", unit),
         "visible": name == "mean",
@@ -369,18 +347,16 @@ def _disk_layer(path: Path, name: str, run: Run) -> LayerData:
         "multiscale": len(levels) > 1,
         **place.keywords(),
     }
-    kind = "labels" if name == "valid" else "image"
-    # Colours and contrast are those of the first frame in its coarsest resolution.
     if name == "valid":
-        keywords["opacity"] = 0.5
+        return data, {**keywords, "opacity": 0.5}, "labels"
+    # Colours and contrast are those of the first frame in its coarsest resolution.
+    coarsest = np.asarray(levels[-1][(0,) * (levels[-1].ndim - 2)])
+    if name == "rate":
+        inner = coarsest[without_border(np.ones(coarsest.shape, dtype=bool))]
+        keywords |= {"colormap": "viridis", "contrast_limits": inner_limits(inner)}
     else:
-        coarsest = np.asarray(levels[-1][(0,) * (levels[-1].ndim - 2)])
-        if name == "rate":
-            inner = coarsest[without_border(np.ones(coarsest.shape, dtype=bool))]
-            keywords |= {"colormap": "viridis", "contrast_limits": inner_limits(inner)}
-        else:
-            keywords |= spread_look(coarsest) if name == "std" else look_of(coarsest, unit)
-    return levels if len(levels) > 1 else levels[0], keywords, kind
+        keywords |= spread_look(coarsest) if name == "std" else look_of(coarsest, unit)
+    return data, keywords, "image"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -438,8 +414,7 @@ class ResultGroup:
     def clock(self) -> ClockCurve | None:
         """The clock of the model; None for a layer of an older version or a classical method."""
         marks = (plugin_metadata(layer) for layer in self.layers.values())
-        none: Mapping[str, Any] = {}
-        found = next((mark["clock"] for mark in marks if mark.get("clock")), none)
+        found: Any = next((mark["clock"] for mark in marks if mark.get("clock")), {})
         names = ("times", "values", "speeds")
         try:
             curve = ClockCurve(**{name: tuple(map(float, found[name])) for name in names})
@@ -451,6 +426,13 @@ class ResultGroup:
     def classical(self) -> bool:
         """Whether a classical method made it, so that it has neither a spread nor a schedule."""
         return self.mark.get("provenance", {}).get("model", {}).get("kind") == "baseline"
+
+    def describe_missing(self) -> str:
+        """One sentence for the user: what is not there, and what to do."""
+        return (
+            f"{self.name}: {' and '.join(self.missing())} not among the layers; undo the "
+            "removal or reconstruct again."
+        )
 
     def missing(self) -> tuple[str, ...]:
         """What an inspection needs and is not there, in words."""
@@ -469,14 +451,10 @@ def groups_of(layers: "Iterable[Layer]") -> list[ResultGroup]:
     Maps of the schedule are left out, because they follow from a rate map.
     """
     found: dict[str, dict[str, Layer]] = {}
+    left_out = (None, TRUTH, *SCHEDULE, *AT_TIME.values())
     for layer in layers:
         mark = plugin_metadata(layer)
-        if "group" in mark and mark.get("role") not in (
-            None,
-            TRUTH,
-            *SCHEDULE,
-            *AT_TIME.values(),
-        ):
+        if "group" in mark and mark.get("role") not in left_out:
             # The topmost counts, where a result was opened twice.
             found.setdefault(str(mark["group"]), {})[mark["role"]] = layer
     return [
@@ -525,11 +503,9 @@ def show_spread_as(group: ResultGroup, wanted: str) -> None:
     layer.data = spread_as(layer.data, group.statistic, wanted, group.factor)
     unit = spread_unit(str(group.mark["unit"]), wanted)
     mark = plugin_metadata(layer)
+    # What the user added to the name stays.
     layer.name = layer.name.replace(own_name(mark), own_name({**mark, "unit": unit}))
-    layer.metadata = {
-        **layer.metadata,
-        METADATA_KEY: {**mark, "statistic": wanted, "unit": unit},
-    }
+    layer.metadata = {**layer.metadata, METADATA_KEY: {**mark, "statistic": wanted, "unit": unit}}
     layer.contrast_limits = spread_look(layer.data)["contrast_limits"]
 
 

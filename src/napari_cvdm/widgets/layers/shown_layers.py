@@ -51,11 +51,9 @@ if TYPE_CHECKING:
 PART_MS = 20  # in which the window is drawn, and keys and clicks are heard
 
 
-def show_layers(
-    viewer: "Viewer", layers: list[LayerData], superseded: "Iterable[Layer]" = ()
-) -> None:
+def show_layers(viewer: "Viewer", layers: list[LayerData]) -> None:
     """Put layers into a viewer in place of the earlier layers of the same roles; all at once."""
-    for _ in show_in_turn(viewer, layers, superseded):
+    for _ in show_in_turn(viewer, layers):
         pass
 
 
@@ -128,6 +126,7 @@ def _can_take_over(old: "Layer", new: "Layer") -> bool:
 
 
 _TAKEN = ("name", "scale", "translate", "rotate", "shear", "affine", "units", "axis_labels")
+# The range comes before the limits, which napari clips to it.
 _TAKEN_LOOK = ("colormap", "contrast_limits_range", "contrast_limits")
 
 
@@ -137,6 +136,7 @@ def _take_over(old: "Layer", new: "Layer") -> None:
     old.data = new.data
     for name in (*_TAKEN, *(name for name in _TAKEN_LOOK if hasattr(new, name))):
         wanted = getattr(new, name)
+        # To set a property draws the layer anew, even where nothing changes.
         if not np.array_equal(_comparable(getattr(old, name)), _comparable(wanted)):
             setattr(old, name, wanted)
 
@@ -177,6 +177,7 @@ def as_opened(layers: list[LayerData], first: int | None = None) -> list[LayerDa
         turns = Turns(QApplication.instance())
         turns.start(_complete(viewer, layers), turns.deleteLater)
 
+    # napari adds what this returns first; only then there is something to complete.
     QTimer.singleShot(0, follow)
     return layers if first is None or thread.loopLevel() == 0 else [layers[first]]
 
@@ -186,6 +187,7 @@ def _complete(viewer: "Viewer", layers: list[LayerData]) -> Iterator[None]:
     from napari.layers import Layer
 
     marks = [keywords["metadata"].get(METADATA_KEY) for _, keywords, _ in layers]
+    # napari keeps the mapping itself, so that its identity tells these layers from all others.
     there = {
         number: layer
         for layer in viewer.layers
@@ -207,12 +209,6 @@ def _complete(viewer: "Viewer", layers: list[LayerData]) -> Iterator[None]:
     yield from put_on_bars(there.values())
 
 
-def show_result(viewer: "Viewer", layers: list[LayerData]) -> None:
-    """Put a whole result into a viewer in place of the earlier result of the same group."""
-    for _ in show_result_in_turn(viewer, layers):
-        pass
-
-
 def show_result_in_turn(
     viewer: "Viewer", layers: list[LayerData], unfinished: "Mapping[str, Layer] | None" = None
 ) -> Iterator[None]:
@@ -226,7 +222,7 @@ def show_result_in_turn(
     mark = layers[-1][1]["metadata"][METADATA_KEY]
     group, makers = str(mark["group"]), mark[STORED].makers()
     earlier = layers_of(viewer.layers, group)
-    own = [layer for layer in earlier if _has_own_name(layer)]
+    own = [layer for layer in earlier if _is_named(layer, own_name(plugin_metadata(layer)))]
     shown = {plugin_metadata(layer)["role"] for layer in own}
     more = [make() for role, make in makers.items() if role in shown and role not in FIRST]
     at_time = [layer for layer in own if plugin_metadata(layer)["role"] in AT_TIME.values()]
@@ -237,6 +233,7 @@ def show_result_in_turn(
         if layer not in own:
             known = plugin_metadata(layer)
             layer.metadata = {**layer.metadata, METADATA_KEY: {**known, "group": kept}}
+    # Maps at one time are drawn anew at the end; until then they stay.
     superseded = [layer for layer in own if layer not in at_time]
     yield from show_in_turn(viewer, [*more, *layers], superseded, unfinished)
     for found in groups_of(viewer.layers) if at_time else ():
@@ -251,14 +248,10 @@ def show_stored(viewer: "Viewer", group: ResultGroup, role: str) -> None:
     maker = None if stored is None else stored.makers().get(role)
     if maker is not None and role not in group.layers:
         data, keywords, kind = maker()
-        stacks = [one for one in SCHEDULE if role == SAMPLES and one in shown_roles(viewer, group)]
-        more = [schedule_layer(group, one) for one in stacks]
+        there = {plugin_metadata(one)["role"] for one in layers_of(viewer.layers, group.name)}
+        # Maps over t are made again, because their axis lies before that of the samples.
+        more = [schedule_layer(group, one) for one in SCHEDULE if role == SAMPLES and one in there]
         show_layers(viewer, [*more, (data, {**keywords, "visible": True}, kind)])
-
-
-def shown_roles(viewer: "Viewer", group: ResultGroup) -> set[str]:
-    """Roles of all layers of a result that a viewer holds, of the schedule, too."""
-    return {str(plugin_metadata(layer)["role"]) for layer in layers_of(viewer.layers, group.name)}
 
 
 def show_only(viewer: "Viewer", group: ResultGroup, role: str) -> None:
@@ -279,14 +272,9 @@ def schedule_in_turn(
 ) -> Iterator[None]:
     """Draw gamma, beta and the rate of a result at one time, as images without an axis of times.
 
-    The window is served after each layer. Layers that are there already are drawn anew.
-
-    Parameters
-    ----------
-    time : float
-        t in (0, 1]; the nearest time of the clock is shown.
-    show : bool
-        Whether gamma is shown where no map of the schedule is.
+    The window is served after each layer. Layers that are there already are drawn anew. Of `time`,
+    t in (0, 1], the nearest one of the clock is shown. With `show`, gamma is shown where no map of
+    the schedule is.
     """
     clock, rate = group.clock, group.rate
     if clock is None or rate is None:
@@ -311,15 +299,8 @@ def schedule_in_turn(
             layer.data, layer.contrast_limits = values, limits
             layer.metadata = {METADATA_KEY: mark}
             continue
-        keywords = {
-            "name": own_name(mark),
-            "visible": False,
-            "metadata": {METADATA_KEY: mark},
-            **Placement.of(rate).keywords(),
-            "colormap": "viridis",
-            "contrast_limits": limits,
-        }
-        wanted.append((values, keywords, "image"))
+        wanted.append(_map_layer(values, own_name(mark), mark, Placement.of(rate), limits))
+    # Where a map of the schedule is looked at, it stays the one that is shown.
     maps_of = {RATE, *AT_TIME.values()}
     hidden = not any(layer.visible for role, layer in there.items() if role in maps_of)
     yield from show_in_turn(viewer, wanted)
@@ -337,13 +318,11 @@ def show_schedule(viewer: "Viewer", group: ResultGroup, role: str) -> "Layer":
     """
     first = not any(is_schedule(layer) and layer.visible for layer in viewer.layers)
     show_layers(viewer, [schedule_layer(group, role)])
-    layer = next(
-        layer
-        for layer in reversed(layers_of(viewer.layers, group.name))
-        if plugin_metadata(layer)["role"] == role
-    )
+    of_result = reversed(layers_of(viewer.layers, group.name))
+    layer = next(one for one in of_result if plugin_metadata(one)["role"] == role)
     layer.visible = True
     if first:
+        # napari aligns axes from the last: t is the first axis of the layer, not of the viewer.
         viewer.dims.set_point(viewer.dims.ndim - layer.ndim, FIRST_TIME)
     return layer
 
@@ -357,27 +336,27 @@ def schedule_layer(group: ResultGroup, role: str) -> LayerData:
     """A lazy map that lies where the rate map lies, with t as its first axis."""
     rate, clock = group.rate, group.clock
     if rate is None or clock is None:
-        raise RequestError(
-            f"{group.name}: {' and '.join(group.missing())} not among the layers; undo the "
-            "removal or reconstruct again."
-        )
-    place = Placement.of(rate).with_times(clock.times)
+        raise RequestError(group.describe_missing())
+    place, start = Placement.of(rate), clock.times[0]
+    place = place.with_leading("K", "schedule t" if "t" in place.labels else "t", start, start)
     maps = getattr(schedule_maps(rate.data, clock), FIELDS[role])
     mark = {**plugin_metadata(rate), "role": role, "unit": ""}
     limits = shown_ranges(np.asarray(rate.data), clock)[FIELDS[role]]
-    name = f"{role} of {mark.get('source', rate.name)}"
-    return (
-        maps,
-        {
-            "name": name,
-            "visible": False,
-            "metadata": {METADATA_KEY: mark},
-            **place.keywords(),
-            "colormap": "viridis",
-            "contrast_limits": limits,
-        },
-        "image",
-    )
+    return _map_layer(maps, f"{role} of {mark.get('source', rate.name)}", mark, place, limits)
+
+
+def _map_layer(
+    values: Any, name: str, mark: dict[str, Any], place: Placement, limits: tuple[float, float]
+) -> LayerData:
+    keywords = {
+        "name": name,
+        "visible": False,
+        "metadata": {METADATA_KEY: mark},
+        **place.keywords(),
+        "colormap": "viridis",
+        "contrast_limits": limits,
+    }
+    return values, keywords, "image"
 
 
 def show_in_grid(viewer: "Viewer", source: str, beside: "Layer | None") -> None:
@@ -410,16 +389,11 @@ def remove_layers(viewer: "Viewer", layers: Iterable["Layer"]) -> None:
     """Take those away that are still there, all at once."""
     there = [layer for layer in layers if layer in viewer.layers]
     if there:
+        # One by one, napari would collect garbage after each: seconds in which the window stands.
         with viewer.layers.batched_update():
             for layer in there:
                 if layer in viewer.layers:  # who listens may have taken it along with another
                     viewer.layers.remove(layer)
-
-
-def _has_own_name(layer: "Layer") -> bool:
-    """Whether a layer of a result has the name that it was given: the user did not rename it."""
-    mark = plugin_metadata(layer)
-    return _is_named(layer, own_name(mark))
 
 
 def _is_named(layer: "Layer", name: str) -> bool:
@@ -446,10 +420,9 @@ def with_own_sliders(viewer: "Viewer", layers: list[LayerData]) -> list[LayerDat
     of the widest other layer.
     """
     frames = _frame_axes(viewer)
-    counts = [len(data) for data, keywords, _ in layers if _role(keywords) == SAMPLES]
-    counts += [
-        len(layer.data) for layer in viewer.layers if plugin_metadata(layer).get("role") == SAMPLES
-    ]
+    there = [one.data for one in viewer.layers if plugin_metadata(one).get("role") == SAMPLES]
+    there += [data for data, keywords, _ in layers if _role(keywords) == SAMPLES]
+    counts = [len(samples) for samples in there]
     samples = [_Axis((-0.5, max(counts) - 0.5), "dimensionless", "sample")] if counts else []
     before = {SAMPLES: frames} | {role: [*samples, *frames] for role in SCHEDULE}
     return [
@@ -518,7 +491,7 @@ class RunningLayers:
             if role not in self._layers and not added and (role != SPREAD or view.samples > 1):
                 self._layers[role], added = self._add(role, values), True
             elif role in self._layers and self._layers[role] in self._viewer.layers:
-                self._layers[role].refresh()
+                self._layers[role].refresh()  # napari does not see a change in place
                 if role == RECONSTRUCTION and view.samples == 1:
                     # A first look of a classical method has other low spatial frequencies.
                     look = look_of(values, self._run.unit)
@@ -561,10 +534,7 @@ class RunningLayers:
 class Turns(QObject):
     """Work in the window's own thread, such as adding layers: after each part the window is served.
 
-    Parameters
-    ----------
-    parent : QObject
-        When it goes, the rest is not done.
+    When the parent goes, the rest is not done.
     """
 
     def __init__(self, parent: QObject) -> None:

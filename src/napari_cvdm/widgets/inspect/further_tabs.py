@@ -3,13 +3,12 @@
 import math
 from collections.abc import Generator
 from dataclasses import dataclass, field
-from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from qtpy.QtCore import Qt, Signal
-from qtpy.QtWidgets import QFileDialog, QHBoxLayout, QLabel, QVBoxLayout, QWidget
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import QFileDialog, QHBoxLayout, QLabel, QVBoxLayout
 from superqt.utils import qdebounced
 
 from napari_cvdm.analysis.intervals import (
@@ -28,14 +27,9 @@ from napari_cvdm.io import ImageFileError
 from napari_cvdm.io.atomic import write_file
 from napari_cvdm.widgets.common.choices import ChoiceBox, ChoiceItem
 from napari_cvdm.widgets.common.fields import fill_layout, make_button, wrapped_label
-from napari_cvdm.widgets.common.plots import (
-    COLORS,
-    OutlookPlot,
-    ProfilePlot,
-    ThemeColors,
-    plot_png,
-)
+from napari_cvdm.widgets.common.plots import COLORS, OutlookPlot, ProfilePlot, ThemeColors, plot_png
 from napari_cvdm.widgets.common.worker import Follower, LatestWork
+from napari_cvdm.widgets.inspect.pixel_tab import ResultTab, format_legend
 from napari_cvdm.widgets.layers.frames import frame_index, frame_pixels, grid_map
 from napari_cvdm.widgets.layers.layer_data import (
     finest_level,
@@ -106,10 +100,8 @@ class ProfileSource:
         moved = self.vertices - [box[0].start, box[1].start]
         spread = None
         if self.spread is not None:
-            factor = self.calibration.get("factor")
-            spread = spread_as(
-                np.asarray(self.spread[box]), self.statistic, "standard deviation", factor
-            )
+            factor, shown = self.calibration.get("factor"), np.asarray(self.spread[box])
+            spread = spread_as(shown, self.statistic, "standard deviation", factor)
         profile = profile_along(
             moved,
             np.asarray(self.mean[box]),
@@ -118,25 +110,19 @@ class ProfileSource:
             samples=None if self.samples is None else np.asarray(self.samples[:, *box]),
             calibration=self.calibration,
         )
-        return ShownProfile(profile=profile, raw=self._raw())
-
-    def _raw(self) -> np.ndarray | None:
-        if self.raw is None or self.to_raw is None:
-            return None
-        points = points_along(self.vertices)[0] @ self.to_raw[:2, :2].T + self.to_raw[:2, 2]
-        box = box_around(points, self.raw.shape)
-        return values_along(np.asarray(self.raw[box]), points - [box[0].start, box[1].start])
+        raw = None
+        if self.raw is not None and self.to_raw is not None:
+            points = points_along(self.vertices)[0] @ self.to_raw[:2, :2].T + self.to_raw[:2, 2]
+            box = box_around(points, self.raw.shape)
+            raw = values_along(np.asarray(self.raw[box]), points - [box[0].start, box[1].start])
+        return ShownProfile(profile=profile, raw=raw)
 
 
-class ProfileTab(QWidget):
+class ProfileTab(ResultTab):
     """A line over a result: mean, interval, measured image, width and distance of peaks."""
 
-    trouble = Signal(str)  # what is wrong, in words; "" when nothing is any more
-
     def __init__(self, viewer: "Viewer") -> None:
-        super().__init__()
-        self._viewer = viewer
-        self._group: ResultGroup | None = None
+        super().__init__(viewer)
         self._line_events = Follower(self, self._on_moved, CHANGES)
         self._shown: ShownProfile | None = None
         self.line = ChoiceBox(viewer, self._line_entries)
@@ -189,7 +175,7 @@ class ProfileTab(QWidget):
 
     def set_theme_colors(self, colors: ThemeColors) -> None:
         """Draw in the colours of another theme."""
-        self.plot.set_theme_colors(colors)
+        super().set_theme_colors(colors)
         self._say_legend()
 
     def add_line(self) -> None:
@@ -231,9 +217,8 @@ class ProfileTab(QWidget):
     def refresh(self) -> None:
         """Read the line as it is now."""
         self.work.cancel()
-        chosen, vertices = self.line.value(), None
-        if chosen is not None:
-            vertices = line_of(chosen)
+        chosen = self.line.value()
+        vertices = None if chosen is None else line_of(chosen)
         if self._group is None or vertices is None:
             self._clear()
             return
@@ -246,18 +231,13 @@ class ProfileTab(QWidget):
 
     def _on_read(self, shown: ShownProfile) -> None:
         self._shown = shown
-        unit = "" if self._group is None else str(self._group.mark.get("unit", ""))
-        self.plot.show_profile(shown.profile, shown.raw, unit)
+        self.plot.show_profile(shown.profile, shown.raw, self.unit)
         self.plot.show()
         self._say_legend()
         self.numbers.setText(describe_profile(shown.profile))
         for button in (self.csv, self.png):
             button.setEnabled(True)
         self.trouble.emit("")
-
-    def _on_failed(self, message: str) -> None:
-        self._clear()
-        self.trouble.emit(message)
 
     def _clear(self) -> None:
         self._shown = None
@@ -270,20 +250,14 @@ class ProfileTab(QWidget):
     def _say_legend(self) -> None:
         if self._shown is None:
             return
-        profile, text = self._shown.profile, ThemeColors.of(self._viewer).text
+        profile = self._shown.profile
         kind = "calibrated" if profile.calibrated else "not calibrated"
-        entries = [("reconstruction", text)]
+        entries = [("reconstruction", ThemeColors.of(self._viewer).text)]
         if profile.low is not None:
             entries.append((f"{profile.level:.0%} interval, {kind}", COLORS[1]))
         if self._shown.raw is not None:
             entries.append(("measured image, scaled", COLORS[0]))
-        self.legend.setText(
-            "".join(
-                f'<span style="color:{color}">■</span>&nbsp;'
-                f"{escape(name).replace(' ', '&nbsp;')}&nbsp; "
-                for name, color in entries
-            )
-        )
+        self.legend.setText(format_legend(entries))
 
     def text(self) -> str:
         """The profile as CSV; "" without one."""
@@ -291,7 +265,7 @@ class ProfileTab(QWidget):
             return ""
         model = self._group.mark.get("provenance", {}).get("model", {})
         made_with = {
-            "unit": self._group.mark.get("unit", ""),
+            "unit": self.unit,
             "group": self._group.name,
             "model": model.get("name", ""),
             "model_sha256": model.get("sha256", ""),
@@ -395,15 +369,11 @@ def _said(estimate: Estimate) -> str:
     return f"{estimate.value:.3g} µm ({ends}, {estimate.level:.0%}, {kind})"
 
 
-class NextImageTab(QWidget):
+class NextImageTab(ResultTab):
     """Expected errors with more photons, one more plane, or other distances."""
 
-    trouble = Signal(str)  # what is wrong, in words; "" when nothing is any more
-
     def __init__(self, viewer: "Viewer") -> None:
-        super().__init__()
-        self._viewer = viewer
-        self._group: ResultGroup | None = None
+        super().__init__(viewer)
         self.estimate = make_button("Esti&mate", HELP["estimate"], self.start)
         self.text = wrapped_label()
         self.plot = OutlookPlot(ThemeColors.of(viewer))
@@ -438,10 +408,6 @@ class NextImageTab(QWidget):
     def on_slider(self) -> None:
         """The plan stays that of the frame it was made from."""
 
-    def set_theme_colors(self, colors: ThemeColors) -> None:
-        """Draw in the colours of another theme."""
-        self.plot.set_theme_colors(colors)
-
     def start(self) -> None:
         """Plan from the frame where napari's sliders stand."""
         if self._group is None:
@@ -461,10 +427,6 @@ class NextImageTab(QWidget):
         self.plot.show_outlook(outlook)
         self.plot.show()
         self.trouble.emit("")
-
-    def _on_failed(self, message: str) -> None:
-        self._clear()
-        self.trouble.emit(message)
 
     def _clear(self) -> None:
         self.text.clear()

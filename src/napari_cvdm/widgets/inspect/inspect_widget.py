@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from qtpy.QtCore import Qt, Signal
-from qtpy.QtWidgets import QGridLayout, QHBoxLayout, QLabel, QTabWidget, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QGridLayout, QHBoxLayout, QLabel, QTabWidget, QVBoxLayout
 from superqt.utils import qdebounced
 
 from napari_cvdm.analysis.correlations import Correlations, correlate_maps, describe_correlations
@@ -24,7 +24,7 @@ from napari_cvdm.widgets.common.plots import ErrorPlot, ThemeColors
 from napari_cvdm.widgets.common.run_panel import ERROR, INFORMATION, MessageLine
 from napari_cvdm.widgets.common.worker import LatestWork, listen, when_gone
 from napari_cvdm.widgets.inspect.further_tabs import NextImageTab, ProfileTab
-from napari_cvdm.widgets.inspect.pixel_tab import PixelTab
+from napari_cvdm.widgets.inspect.pixel_tab import PixelTab, ResultTab
 from napari_cvdm.widgets.layers.frames import frame_index, frame_pixels, result_frame, same_place
 from napari_cvdm.widgets.layers.layer_data import plugin_metadata
 from napari_cvdm.widgets.layers.result_layers import (
@@ -81,11 +81,10 @@ class InspectWidget(Dock):
         self._pages = (self.pixel, self.agreement, self.profile, self.next_image)
         self.tabs = QTabWidget()
         self.message = MessageLine()
-        self._troubles: dict[QWidget, str] = {}
-        self.tabs.addTab(self.pixel, "&Schedule")
-        self.tabs.addTab(self.agreement, "Spread and &error")
-        self.tabs.addTab(self.profile, "Profile")
-        self.tabs.addTab(self.next_image, "Ne&xt image")
+        self._troubles: dict[ResultTab, str] = {}
+        titles = ("&Schedule", "Spread and &error", "Profile", "Ne&xt image")
+        for tab, title in zip(self._pages, titles, strict=True):
+            self.tabs.addTab(tab, title)
         self.group.setToolTip("The result to inspect: the layers of one reconstruction.")
         choice = fill_layout(QHBoxLayout(), label_field("&Result", self.group), (self.group, 1))
         fill_layout(QVBoxLayout(self), choice, (self.tabs, 1), self.message, margins=(4, 4, 4, 4))
@@ -100,7 +99,7 @@ class InspectWidget(Dock):
 
     @qdebounced(timeout=50)
     def refresh(self) -> None:
-        """Show the chosen result as its layers are now; layers come and go many at a time."""
+        """Show the chosen result as its layers are now."""
         self.show_group()
 
     def show_group(self) -> None:
@@ -129,9 +128,9 @@ class InspectWidget(Dock):
         for tab in (self.pixel, self.profile):
             tab.set_group(self.group.value())
 
-    def _on_trouble(self, tab: QWidget, message: str) -> None:
+    def _on_trouble(self, tab: ResultTab, message: str) -> None:
         self._troubles[tab] = message
-        told = next((trouble for trouble in self._troubles.values() if trouble), "")
+        told = next(filter(None, self._troubles.values()), "")
         if told:
             self.message.say(ERROR, told)
         elif self.pixel.isEnabled():
@@ -152,16 +151,13 @@ class InspectWidget(Dock):
                 tab.set_theme_colors(ThemeColors.of(self._viewer))
 
 
-class AgreementTab(QWidget):
+class AgreementTab(ResultTab):
     """Rank correlations of rate map, spread, structure and error, and error against spread."""
 
     calibrated = Signal()
-    trouble = Signal(str)  # what is wrong, in words; "" when nothing is any more
 
     def __init__(self, viewer: "Viewer") -> None:
-        super().__init__()
-        self._viewer = viewer
-        self._group: ResultGroup | None = None
+        super().__init__(viewer)
         self._frame: tuple[int, ...] = ()
         self._note = ""
         self.truth = ChoiceBox(viewer, self._truth_entries)
@@ -251,10 +247,6 @@ class AgreementTab(QWidget):
         ):
             self.refresh()
 
-    def set_theme_colors(self, colors: ThemeColors) -> None:
-        """Draw in the colours of another theme."""
-        self.plot.set_theme_colors(colors)
-
     @qdebounced(timeout=200)
     def refresh(self) -> None:
         """Compare again."""
@@ -270,8 +262,7 @@ class AgreementTab(QWidget):
         except ValueError as error:
             self._on_failed(str(error))
             return
-        phase = self._group.mark.get("unit") == "rad"
-        self.work.start(correlate_maps(frame, truth, phase=phase), total=2)
+        self.work.start(correlate_maps(frame, truth, phase=self.unit == "rad"), total=2)
 
     def _truth_pixels(self, group: ResultGroup, layer: "Layer | None") -> "np.ndarray | None":
         self._note = ""
@@ -306,12 +297,9 @@ class AgreementTab(QWidget):
 
         if truth is not None:
             settings = group.mark.get("provenance", {}).get("settings", {})
-            self.fitting.start(
-                calibrate_frame(
-                    frame, truth, settings, layer.name, phase=group.mark.get("unit") == "rad"
-                ),
-                total=1,
-            )
+            phase = self.unit == "rad"
+            work = calibrate_frame(frame, truth, settings, layer.name, phase=phase)
+            self.fitting.start(work, total=1)
 
     def _on_calibrated(self, found: "Calibration") -> None:
         if self._group is None:
@@ -328,15 +316,10 @@ class AgreementTab(QWidget):
             value = getattr(found, f"{first}_{second}")
             label.setText("–" if value is None or math.isnan(value) else f"{value:.2f}")
         self.trouble.emit("")
-        unit = "" if self._group is None else str(self._group.mark.get("unit", ""))
-        self.text.setText(describe_correlations(found, unit) + self._note)
+        self.text.setText(describe_correlations(found, self.unit) + self._note)
         self.plot.setVisible(found.by_spread is not None)
         if found.by_spread is not None:
-            self.plot.show_error(found.by_spread, unit)
-
-    def _on_failed(self, message: str) -> None:
-        self._clear()
-        self.trouble.emit(message)
+            self.plot.show_error(found.by_spread, self.unit)
 
     def _clear(self) -> None:
         for label in self.numbers.values():

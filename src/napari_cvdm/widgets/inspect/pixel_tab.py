@@ -1,10 +1,13 @@
-"""The tab Schedule: the schedule at a pixel, over regions and as layers; samples."""
+"""What the tabs of the Inspect dock share, and the tab Schedule.
 
-from collections.abc import Sequence
+It shows the schedule at a pixel, over regions and as layers, and the samples.
+"""
+
+from collections.abc import Iterable, Sequence
 from functools import partial
 from html import escape
 from threading import Event
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from weakref import ref
 
 from qtpy.QtCore import Qt, Signal
@@ -13,11 +16,7 @@ from superqt.utils import qdebounced, qthrottled, signals_blocked
 
 from napari_cvdm.analysis.intervals import pixel_interval, sample_histogram
 from napari_cvdm.analysis.regions import BACKGROUND, STRUCTURE, structure_and_background
-from napari_cvdm.analysis.schedule_maps import (
-    RegionCurves,
-    pixel_curves,
-    region_curves,
-)
+from napari_cvdm.analysis.schedule_maps import RegionCurves, pixel_curves, region_curves
 from napari_cvdm.widgets.common.choices import ChoiceBox, ChoiceItem
 from napari_cvdm.widgets.common.fields import (
     explain_control,
@@ -73,15 +72,39 @@ HELP = {
 }
 
 
-class PixelTab(QWidget):
-    """Curves and samples of one result."""
+class ResultTab(QWidget):
+    """A tab that shows one result. It has a `plot`, or draws in the colours of a theme itself."""
 
     trouble = Signal(str)  # what is wrong, in words; "" when nothing is any more
+    plot: Any
 
     def __init__(self, viewer: "Viewer") -> None:
         super().__init__()
         self._viewer = viewer
         self._group: ResultGroup | None = None
+
+    @property
+    def unit(self) -> str:
+        """Unit of the result's values; "" without a result."""
+        return "" if self._group is None else str(self._group.mark.get("unit", ""))
+
+    def set_theme_colors(self, colors: ThemeColors) -> None:
+        """Draw in the colours of another theme."""
+        self.plot.set_theme_colors(colors)
+
+    def _clear(self) -> None:
+        raise NotImplementedError
+
+    def _on_failed(self, message: str) -> None:
+        self._clear()
+        self.trouble.emit(message)
+
+
+class PixelTab(ResultTab):
+    """Curves and samples of one result."""
+
+    def __init__(self, viewer: "Viewer") -> None:
+        super().__init__(viewer)
         self._pixel: Pixel = (0, 0)
         self._frame: tuple[int, ...] = ()
         self._regions: Sequence[NamedCurves] = ()
@@ -121,7 +144,7 @@ class PixelTab(QWidget):
         average = fill_layout(
             QHBoxLayout(), label_field("&Average over", self.regions), (self.regions, 1)
         )
-        layout = fill_layout(
+        fill_layout(
             QVBoxLayout(self),
             layers,
             pixel,
@@ -131,8 +154,7 @@ class PixelTab(QWidget):
             self.values,
             (self.samples, 1),
             margins=(4, 4, 4, 4),
-        )
-        layout.setSpacing(4)
+        ).setSpacing(4)
         for name, widget in (("follow", self.follow), ("regions", self.regions)):
             explain_control(widget, HELP[name])
         for box in (self.row, self.column):
@@ -222,11 +244,10 @@ class PixelTab(QWidget):
         self.curves.show_pixel(pixel_curves(rate, group.clock))
         self.curves.show_time(self._slider_time())
         claim = pixel_interval(mean, spread, group.mark.get("provenance", {}))
-        unit = str(group.mark.get("unit", ""))
         trust = "calibrated" if claim.calibrated else "not calibrated"
         numbers = (
-            f"λ = {rate:.3g}; {mean:.3g} ± {spread:.2g} {unit}. The spread claims {claim.low:.3g} "
-            f"to {claim.high:.3g} {unit} ({claim.level:.0%}, {trust})."
+            f"λ = {rate:.3g}; {mean:.3g} ± {spread:.2g} {self.unit}. The spread claims "
+            f"{claim.low:.3g} to {claim.high:.3g} {self.unit} ({claim.level:.0%}, {trust})."
         )
         samples = samples_at(self._viewer, group, pixel)
         self.samples.setVisible(samples is not None)
@@ -236,16 +257,14 @@ class PixelTab(QWidget):
                 "histogram."
             )
         else:
-            self.samples.show_samples(sample_histogram(samples), claim, mean, unit)
+            self.samples.show_samples(sample_histogram(samples), claim, mean, self.unit)
         self.values.setText(numbers)
 
     def _slider_time(self) -> float | None:
         layer = next((layer for layer in self._viewer.layers if is_schedule(layer)), None)
-        return (
-            None
-            if layer is None
-            else float(self._viewer.dims.point[self._viewer.dims.ndim - layer.ndim])
-        )
+        if layer is None:
+            return None
+        return float(self._viewer.dims.point[self._viewer.dims.ndim - layer.ndim])
 
     def _on_regions(self) -> None:
         self._region_events.follow(self.regions.value())
@@ -275,11 +294,8 @@ class PixelTab(QWidget):
         self.work.start(region_curves(frame.rate, labels, group.clock, most=len(COLORS)))
 
     def _on_averaged(self, found: RegionCurves) -> None:
-        names = (
-            {STRUCTURE: "structure", BACKGROUND: "background"}
-            if self.regions.value() == AUTOMATIC
-            else {}
-        )
+        automatic = self.regions.value() == AUTOMATIC
+        names = {STRUCTURE: "structure", BACKGROUND: "background"} if automatic else {}
         kind = type(self.regions.value()).__name__.lower().rstrip("s")
         shown = [
             NamedCurves(
@@ -298,20 +314,19 @@ class PixelTab(QWidget):
         self._say_legend(found)
 
     def _say_legend(self, found: int = 0) -> None:
-        entries = [(one.name, one.color) for one in self._regions] + [
-            ("pixel", ThemeColors.of(self._viewer).text)
-        ]
-        more = (
-            f"the first {len(self._regions)} of {found} regions"
-            if found > len(self._regions)
-            else ""
-        )
-        marks = (
-            f'<span style="color:{color}">■</span>&nbsp;'
-            f"{escape(name).replace(' ', '&nbsp;')}&nbsp; "
-            for name, color in entries
-        )
-        self.legend.setText("".join(marks) + more)
+        entries = [(one.name, one.color) for one in self._regions]
+        legend = format_legend([*entries, ("pixel", ThemeColors.of(self._viewer).text)])
+        if found > len(self._regions):
+            legend += f"the first {len(self._regions)} of {found} regions"
+        self.legend.setText(legend)
+
+
+def format_legend(entries: Iterable[tuple[str, str]]) -> str:
+    """Names and colours "#rrggbb" of curves as rich text."""
+    return "".join(
+        f'<span style="color:{color}">■</span>&nbsp;{escape(name).replace(" ", "&nbsp;")}&nbsp; '
+        for name, color in entries
+    )
 
 
 def follow_mouse(viewer: "Viewer", tab: PixelTab) -> None:

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from napari_cvdm.analysis.next_image import Outlook
 
 LINES = ("line", "path")
-CHANGES = ("data", "set_data", "highlight", "scale", "translate")
+CHANGES = ("data", "set_data", "highlight", "scale", "translate")  # highlight: another selection
 NEW_LINE = "profile line"
 LINE_SHARE = 0.3  # of the width of a result: half of the line that is drawn first
 HELP = {
@@ -96,10 +96,11 @@ class ProfileSource:
     def read(self) -> Generator[Progress, None, ShownProfile]:
         """Read the pixels around the line, and measure; for the worker's thread."""
         yield Progress(stage="profile", done=0, total=1)
+        # Only the box around the line is read: the arrays may be lazy and large.
         box = box_around(self.vertices, self.mean.shape)
         moved = self.vertices - [box[0].start, box[1].start]
         spread = None
-        if self.spread is not None:
+        if self.spread is not None:  # the layer may show an interval or a variance
             factor, shown = self.calibration.get("factor"), np.asarray(self.spread[box])
             spread = spread_as(shown, self.statistic, "standard deviation", factor)
         profile = profile_along(
@@ -112,6 +113,7 @@ class ProfileSource:
         )
         raw = None
         if self.raw is not None and self.to_raw is not None:
+            # The camera's grid is coarser than that of a super-resolved result.
             points = points_along(self.vertices)[0] @ self.to_raw[:2, :2].T + self.to_raw[:2, 2]
             box = box_around(points, self.raw.shape)
             raw = values_along(np.asarray(self.raw[box]), points - [box[0].start, box[1].start])
@@ -176,7 +178,7 @@ class ProfileTab(ResultTab):
     def set_theme_colors(self, colors: ThemeColors) -> None:
         """Draw in the colours of another theme."""
         super().set_theme_colors(colors)
-        self._say_legend()
+        self._say_legend()  # the curve of the reconstruction has the theme's text colour
 
     def add_line(self) -> None:
         """Add a layer with a line over the brightest pixel, ready to be moved."""
@@ -197,12 +199,13 @@ class ProfileTab(ResultTab):
             shape_type="line",
             name=NEW_LINE,
             edge_color=COLORS[0],
+            # In units of the world, as wide on the screen for every size of image.
             edge_width=max(height, width) / 150 * abs(float(layer.scale[-1])),
             units=layer.units[-2:],
             axis_labels=layer.axis_labels[-2:],
         )
         self._viewer.add_layer(shapes)
-        shapes.mode = "direct"
+        shapes.mode = "direct"  # in which a vertex can be moved at once
         shapes.selected_data = {0}
         self.line.set_value(shapes)
 
@@ -210,13 +213,13 @@ class ProfileTab(ResultTab):
         self._line_events.follow(self.line.value())
         self.refresh()
 
-    def _on_moved(self) -> None:
+    def _on_moved(self) -> None:  # a plain method, as `Follower` needs one
         self.refresh()
 
-    @qdebounced(timeout=100)
+    @qdebounced(timeout=100)  # ms: a line that is dragged moves many times
     def refresh(self) -> None:
         """Read the line as it is now."""
-        self.work.cancel()
+        self.work.cancel()  # else the profile of the former line may arrive after this
         chosen = self.line.value()
         vertices = None if chosen is None else line_of(chosen)
         if self._group is None or vertices is None:
@@ -237,7 +240,7 @@ class ProfileTab(ResultTab):
         self.numbers.setText(describe_profile(shown.profile))
         for button in (self.csv, self.png):
             button.setEnabled(True)
-        self.trouble.emit("")
+        self.trouble.emit("")  # an earlier trouble is over
 
     def _clear(self) -> None:
         self._shown = None
@@ -321,6 +324,7 @@ def profile_source(
         pixel_um=pixel_um,
         mean=layer.data[frame_index(viewer, layer)],
         spread=None if spread is None else frame_pixels(viewer, spread),
+        # Every sample of this frame: the first axis of that layer counts them.
         samples=None
         if samples is None
         else samples.data[(slice(None), *frame_index(viewer, samples)[1:])],
@@ -397,7 +401,7 @@ class NextImageTab(ResultTab):
             group is None
             or former is None
             or group.name != former.name
-            or group.stored is not former.stored
+            or group.stored is not former.stored  # a run again makes a result of the same name
         )
         self._group = group if group is not None and group.layer(RECONSTRUCTION) else None
         self.setEnabled(self._group is not None)
@@ -457,6 +461,7 @@ def plan_of_group(viewer: "Viewer", group: ResultGroup) -> "Generator[Progress, 
     known = {name: settings[name] for name in names if settings.get(name) is not None}
     if positions is not None:
         known["defocus_um"] = tuple(positions)
+    # Of a measured background the settings hold only a fingerprint.
     if settings.get("background") == "none":
         known["background"] = "none"
     request = ReconstructionRequest(image=image, model=str(settings["model"]), **known)
@@ -474,6 +479,6 @@ def _plan(request: ReconstructionRequest, pixels: Any) -> "Generator[Progress, N
 
     yield Progress(stage="reading", done=0, total=0)
     task = task_of(card_of_method(request.model))
-    frame = np.asarray(pixels)
+    frame = np.asarray(pixels)  # here, in the worker, because lazy pixels are read by this
     frame = frame if frame.ndim > len("YX") else frame[None]
     return (yield from plan_next_image(frame, resolve(request, task), task.name))

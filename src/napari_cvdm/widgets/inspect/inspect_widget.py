@@ -97,7 +97,7 @@ class InspectWidget(Dock):
         listen(self, napari_viewer.events.theme, self._on_theme)
         self.show_group()
 
-    @qdebounced(timeout=50)
+    @qdebounced(timeout=50)  # ms: layers come and go many at a time
     def refresh(self) -> None:
         """Show the chosen result as its layers are now."""
         self.show_group()
@@ -133,14 +133,14 @@ class InspectWidget(Dock):
         told = next(filter(None, self._troubles.values()), "")
         if told:
             self.message.say(ERROR, told)
-        elif self.pixel.isEnabled():
+        elif self.pixel.isEnabled():  # else the line says what is missing of the result
             self.message.clear()
 
     def _on_slider(self) -> None:
-        if not self._gone.is_set():
+        if not self._gone.is_set():  # the viewer outlives a dock that was removed
             self._show_frame()
 
-    @qdebounced(timeout=50)
+    @qdebounced(timeout=50)  # ms: a dragged slider passes many frames
     def _show_frame(self) -> None:
         for tab in self._pages:
             tab.on_slider()
@@ -194,6 +194,7 @@ class AgreementTab(ResultTab):
         for row, (first, title) in enumerate({"": "Spearman's ρ", **ROWS}.items()):
             for column, (second, head) in enumerate({"": title, **COLUMNS}.items()):
                 is_head = not (row and column)
+                # Of each pair only one order has a number; the other cells stay empty.
                 if not is_head and f"{first}_{second}" not in Correlations.__dataclass_fields__:
                     continue
                 cell = QLabel(head if is_head else "")
@@ -209,6 +210,7 @@ class AgreementTab(ResultTab):
     def _truth_entries(self) -> list[ChoiceItem]:
         from napari.layers import Image
 
+        # A truth has one value for each pixel, and one grid; another reconstruction may serve.
         entries = [
             ChoiceItem(text=layer.name, key=layer, value=layer, preferred=self._fits(layer))
             for layer in self._viewer.layers
@@ -234,7 +236,7 @@ class AgreementTab(ResultTab):
         other = group is None or self._group is None or group.name != self._group.name
         self._group = group if group is not None and not group.missing() else None
         self.setEnabled(self._group is not None)
-        if other:
+        if other:  # what lies on the grid of one result need not lie on that of another
             self.truth.choose_preferred()
         self.refresh()
 
@@ -247,10 +249,10 @@ class AgreementTab(ResultTab):
         ):
             self.refresh()
 
-    @qdebounced(timeout=200)
+    @qdebounced(timeout=200)  # ms
     def refresh(self) -> None:
         """Compare again."""
-        self.work.cancel()
+        self.work.cancel()  # else the answer of the former frame or truth may arrive after this
         self.calibrate.setEnabled(self._group is not None and self.truth.value() is not None)
         if self._group is None:
             self._clear()
@@ -262,6 +264,7 @@ class AgreementTab(ResultTab):
         except ValueError as error:
             self._on_failed(str(error))
             return
+        # A phase is known up to a constant, which is no error.
         self.work.start(correlate_maps(frame, truth, phase=self.unit == "rad"), total=2)
 
     def _truth_pixels(self, group: ResultGroup, layer: "Layer | None") -> "np.ndarray | None":

@@ -50,6 +50,7 @@ if TYPE_CHECKING:
 
 AUTOMATIC = "structure and background"
 NONE = "no regions"
+# Of Shapes and of Labels; events that a layer does not have are left out.
 CHANGES = ("data", "labels_update", "paint", "features", "scale", "translate")
 TITLES = {"gamma": "&Gamma", "beta": "&Beta", "log-SNR": "Log-S&NR"}
 HELP = {
@@ -177,6 +178,7 @@ class PixelTab(ResultTab):
             return
         height, width = self._group.rate.data.shape[-2:]
         y, x = self._pixel if known else (height // 2, width // 2)
+        # A value above the new maximum changes, and a change by hand would end Follow.
         with signals_blocked(self.row), signals_blocked(self.column):
             self.row.setMaximum(height - 1)
             self.column.setMaximum(width - 1)
@@ -208,7 +210,7 @@ class PixelTab(ResultTab):
         """Draw in the colours of another theme."""
         self.curves.set_theme_colors(colors)
         self.samples.set_theme_colors(colors)
-        self._say_legend()
+        self._say_legend()  # the curve of the pixel has the theme's text colour
 
     def _add_layer(self, role: str, _: bool = False) -> None:
         if self._group is not None:
@@ -217,10 +219,11 @@ class PixelTab(ResultTab):
             except ValueError as error:
                 self.trouble.emit(str(error))
 
-    @qthrottled(timeout=100)
+    @qthrottled(timeout=100)  # ms: at most ten pixels a second, however fast the mouse moves
     def on_mouse(self) -> None:
         """Show the pixel under the mouse, if it is to be followed and there is one."""
         rate = None if self._group is None else self._group.rate
+        # In 3D no single pixel lies under the mouse.
         if rate is None or not self.follow.isChecked() or self._viewer.dims.ndisplay != 2:
             return
         pixel = pixel_at(rate, self._viewer.cursor.position)
@@ -238,7 +241,7 @@ class PixelTab(ResultTab):
             return
         self._pixel = pixel
         for box, place in zip((self.row, self.column), pixel, strict=True):
-            with signals_blocked(box):
+            with signals_blocked(box):  # else this counts as typed, and ends Follow
                 box.setValue(place)
         rate, mean, spread = values_at(self._viewer, group, pixel)
         self.curves.show_pixel(pixel_curves(rate, group.clock))
@@ -264,20 +267,21 @@ class PixelTab(ResultTab):
         layer = next((layer for layer in self._viewer.layers if is_schedule(layer)), None)
         if layer is None:
             return None
+        # napari aligns layers at their last axes, and t is the first axis of this one.
         return float(self._viewer.dims.point[self._viewer.dims.ndim - layer.ndim])
 
     def _on_regions(self) -> None:
         self._region_events.follow(self.regions.value())
         self.refresh_regions()
 
-    def _on_drawn(self) -> None:
+    def _on_drawn(self) -> None:  # a plain method, as `Follower` needs one
         self.refresh_regions()
 
-    @qdebounced(timeout=200)
+    @qdebounced(timeout=200)  # ms: one stroke of the brush is many events
     def refresh_regions(self) -> None:
         """Average over the regions as they are now."""
         group, chosen = self._group, self.regions.value()
-        self.work.cancel()
+        self.work.cancel()  # else curves of the former regions may arrive after this
         if group is None or group.rate is None or group.clock is None or chosen in (None, NONE):
             self._show_regions(())
             return
@@ -306,7 +310,7 @@ class PixelTab(ResultTab):
             for color, (number, one) in zip(COLORS, found.curves.items(), strict=False)
         ]
         self._show_regions(shown, found.found)
-        self.trouble.emit("")
+        self.trouble.emit("")  # an earlier trouble is over
 
     def _show_regions(self, shown: Sequence[NamedCurves], found: int = 0) -> None:
         self._regions = shown
@@ -323,6 +327,7 @@ class PixelTab(ResultTab):
 
 def format_legend(entries: Iterable[tuple[str, str]]) -> str:
     """Names and colours "#rrggbb" of curves as rich text."""
+    # Within a name spaces do not break, so that a legend wraps between its entries.
     return "".join(
         f'<span style="color:{color}">■</span>&nbsp;{escape(name).replace(" ", "&nbsp;")}&nbsp; '
         for name, color in entries
@@ -335,6 +340,7 @@ def follow_mouse(viewer: "Viewer", tab: PixelTab) -> None:
 
     def moved(_viewer: object, _event: object) -> None:
         found = known()
+        # Python may still hold a tab that Qt has destroyed.
         if found is not None and not gone.is_set():
             found.on_mouse()
 

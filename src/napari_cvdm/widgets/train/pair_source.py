@@ -133,11 +133,8 @@ def has_pixels(layer: "Layer") -> bool:
     """Whether a layer can be a truth: any image but the maps that belong to a result."""
     from napari.layers import Image
 
-    return isinstance(layer, Image) and plugin_metadata(layer).get("role") in (
-        None,
-        "truth",
-        "reconstruction",
-    )
+    role = plugin_metadata(layer).get("role")
+    return isinstance(layer, Image) and role in (None, "truth", "reconstruction")
 
 
 class PairSource(QWidget):
@@ -249,10 +246,11 @@ class PairSource(QWidget):
 
     def _shown_values(self) -> dict[str, Any]:
         """What is saved as a microscope."""
-        values = {
-            name: self.numbers[name].value() for name in self.shown() if name in PRESET_VALUES
+        return {
+            name: value
+            for name in self.shown()
+            if name in PRESET_VALUES and (value := self.numbers[name].value()) is not None
         }
-        return {name: value for name, value in values.items() if value is not None}
 
     def _count_positions(self) -> None:
         """Show one position for each plane of the chosen layers, if their number is known."""
@@ -292,10 +290,9 @@ class PairSource(QWidget):
         optics = {name: self.numbers[name].value() for name in OPTICS if name in self.shown()}
         paths = {name: str(path.value()) for name, path in self.paths.items()}
         if kind == LAYERS:
-            return Folders(measured="", truth="", register=register, **optics), LayerPairs(
-                measured=self._measured_stack(),
-                truth=read_layer(self.layers["truth layer"].value()),
-            )
+            sharp = read_layer(self.layers["truth layer"].value())
+            layers = LayerPairs(measured=self._measured_stack(), truth=sharp)
+            return Folders(measured="", truth="", register=register, **optics), layers
         if kind == FOLDERS:
             measured, truth = paths["measured folder"], paths["truth folder"]
             return Folders(measured=measured, truth=truth, register=register, **optics), None

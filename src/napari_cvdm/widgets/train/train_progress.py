@@ -139,7 +139,7 @@ class TrainProgress(QWidget):
 
     def _ask_preview(self) -> None:
         if self._control is not None:
-            self._control.ask_preview()
+            self._control.preview_asked.set()
 
     def _on_theme(self) -> None:
         self.plots.set_theme_colors(ThemeColors.of(self._viewer))
@@ -171,8 +171,7 @@ class HealthSign(QWidget):
         self._icon, self._text = QLabel(), QLabel()
         self._icon.setFixedWidth(self.fontMetrics().height())
         fill_layout(QHBoxLayout(self), self._icon, (self._text, 1))
-        self.finding: Finding | None = None
-        self.forget()
+        self.show_finding(None, looked=False)
 
     def text(self) -> str:
         """What stands beside the icon."""
@@ -183,34 +182,23 @@ class HealthSign(QWidget):
         """Whether nobody has looked yet."""
         return not self._text.isEnabled()
 
-    def show_finding(self, finding: "Finding | None") -> None:
-        """Light up with a finding; None is good."""
+    def show_finding(self, finding: "Finding | None", *, looked: bool = True) -> None:
+        """Light up with a finding; None is good, or grey as long as nobody has `looked`."""
         self.finding = finding
-        side = self.fontMetrics().height()
-        self._icon.setPixmap(
-            self.style().standardIcon(GOOD if finding is None else BAD).pixmap(side, side)
-        )
-        self._say(self._good if finding is None else self.name, bold=finding is not None)
-        self._text.setEnabled(True)
-        self.setToolTip(
-            "Looked at: no sign of it."
-            if finding is None
-            else f"{finding.value:.3g}, threshold {finding.threshold:.3g}. {finding.advice}"
-        )
-
-    def forget(self) -> None:
-        """Grey: not looked at yet."""
-        self.finding = None
+        text, tip = self._good, "Looked at: no sign of it." if looked else NOT_YET
+        if finding is not None:
+            text = self.name
+            tip = f"{finding.value:.3g}, threshold {finding.threshold:.3g}. {finding.advice}"
         self._icon.clear()
-        self._say(self._good, bold=False)
-        self._text.setEnabled(False)
-        self.setToolTip(NOT_YET)
-
-    def _say(self, text: str, *, bold: bool) -> None:
+        if looked:
+            icon, side = GOOD if finding is None else BAD, self.fontMetrics().height()
+            self._icon.setPixmap(self.style().standardIcon(icon).pixmap(side, side))
         font = self._text.font()
-        font.setBold(bold)
+        font.setBold(finding is not None)
         self._text.setFont(font)
         self._text.setText(text)
+        self._text.setEnabled(looked)
+        self.setToolTip(tip)
 
 
 class HealthSigns(QWidget):
@@ -238,13 +226,12 @@ class HealthSigns(QWidget):
 
     def add(self, finding: "Finding") -> None:
         """Light one more."""
-        self.lights[finding.name].show_finding(finding)
-        self._advise()
+        self.show_findings([finding], ())
 
     def forget(self) -> None:
         """Put every light out."""
         for light in self.lights.values():
-            light.forget()
+            light.show_finding(None, looked=False)
         self._advise()
 
     def _advise(self) -> None:
@@ -390,7 +377,7 @@ class MovingSchedule(QWidget):
         self.plot.setXRange(0, 1)
         self.plot.setYRange(0, 1)
         self._low, self._high = self.plot.plot(pen=mkPen(None)), self.plot.plot(pen=mkPen(None))
-        self.plot.addItem(FillBetweenItem(self._low, self._high, brush=(86, 180, 233, 90)))
+        self.plot.addItem(FillBetweenItem(self._low, self._high, brush=f"{COLORS[1]}5a"))
         self.previous = [self.plot.plot() for _ in range(N_PREVIOUS)]
         self._median = self.plot.plot(pen=mkPen(COLORS[1], width=LINE_PX))
         self.seen: list[tuple[np.ndarray, np.ndarray]] = []

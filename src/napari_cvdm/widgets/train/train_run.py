@@ -40,8 +40,10 @@ class TrainingControl:
     """What the window asks of a running training: set there, read in the worker's thread."""
 
     def __init__(self) -> None:
-        self.stopped, self.finishing = Event(), Event()
-        self._paused, self._preview = Event(), Event()
+        self.pausing = Event()
+        self.stopped = Event()
+        self.finishing = Event()
+        self.preview_asked = Event()
         self.preview_every_s = 60.0 * PREVIEW_EVERY_MIN  # 0 for never
         self.field = 0  # of the held-out ones, to be previewed
         self._previewed = time.monotonic()
@@ -49,35 +51,15 @@ class TrainingControl:
     @property
     def paused(self) -> bool:
         """Whether it is to wait."""
-        return self._paused.is_set() and not self.stopped.is_set()
-
-    def pause(self) -> None:
-        """Wait after the step that it is in."""
-        self._paused.set()
-
-    def go_on(self) -> None:
-        """End the pause."""
-        self._paused.clear()
-
-    def stop(self) -> None:
-        """Save the state after the step that it is in, and end."""
-        self.stopped.set()
-
-    def finish(self) -> None:
-        """End every stage where it is, and make a model of what was learned."""
-        self.finishing.set()
-        self.go_on()
-
-    def ask_preview(self) -> None:
-        """Show one after the next step."""
-        self._preview.set()
+        ending = self.stopped.is_set() or self.finishing.is_set()
+        return self.pausing.is_set() and not ending
 
     def preview_is_due(self) -> bool:
         """Whether to make one now; once for each time that it is."""
         late = 0 < self.preview_every_s <= time.monotonic() - self._previewed
-        if not (late or self._preview.is_set()):
+        if not (late or self.preview_asked.is_set()):
             return False
-        self._preview.clear()
+        self.preview_asked.clear()
         self._previewed = time.monotonic()
         return True
 
@@ -199,7 +181,7 @@ class TrainRun(QObject):
         self._clock.timeout.connect(self._deliver)
         self._job.ended.connect(self._clock.stop)
         self._job.ended.connect(self.ended)
-        when_gone(owner, self.control.stop)
+        when_gone(owner, self.control.stopped.set)
 
     def start(self) -> None:
         """Start the thread."""

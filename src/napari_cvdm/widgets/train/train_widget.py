@@ -65,8 +65,7 @@ class TrainWidget(Dock):
         self.run: TrainRun | None = None
         self._former: TrainRun | None = None  # it may be emitting yet
         layout = QVBoxLayout(self)
-        problem = engine_problem()
-        if problem:
+        if problem := engine_problem():
             fill_layout(layout, wrapped_label(problem))
             return
         self.form, self.progress = TrainForm(napari_viewer), TrainProgress(napari_viewer)
@@ -111,8 +110,8 @@ class TrainWidget(Dock):
             asked = self.form.value()
         except ValueError as error:
             self.panel.message.say(ERROR, str(error))
-            return
-        self._begin(asked)
+        else:
+            self._begin(asked)
 
     def _ask_resume(self) -> None:
         names = [run.name for run in self.unfinished()]
@@ -269,17 +268,17 @@ class TrainPanel(QWidget):
         if self._control is not None:
             pausing = self.pause.text() == PAUSE
             self._show_paused(pausing)
-            (self._control.pause if pausing else self._control.go_on)()
+            (self._control.pausing.set if pausing else self._control.pausing.clear)()
 
     def _on_finish(self) -> None:
         if self._control is not None:
             self._show_ending("finishing: scoring the new model")
-            self._control.finish()
+            self._control.finishing.set()
 
     def _on_stop(self) -> None:
         if self._control is not None:
             self._show_ending("stopping: saving the training")
-            self._control.stop()
+            self._control.stopped.set()
 
     def _show_ending(self, stage: str) -> None:
         self.stage.setText(stage)

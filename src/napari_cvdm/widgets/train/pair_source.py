@@ -145,7 +145,7 @@ class PairSource(QWidget):
     def __init__(self, viewer: "Viewer") -> None:
         super().__init__()
         self._task: Task | None = None
-        self._told: dict[str, Any] = {}
+        self._told: dict[str, Any] = {}  # what the layer said, as long as nobody typed over it
         self.kind = word_choice(KINDS)
         self.layers = {
             "measured layer": LayerChoice(viewer),
@@ -162,7 +162,7 @@ class PairSource(QWidget):
         }
         self.register = QCheckBox()
         self.levels = {"lowest level": whole_number(1, 12), "highest level": whole_number(1, 12)}
-        self.levels["highest level"].setValue(12)
+        self.levels["highest level"].setValue(12)  # all of them, as in the recipe
         numbers = ("clean pixel_um", *OPTICS, "photons", "strength_rad")
         self.numbers: dict[str, Any] = {
             name: OptionalNumbers(name) if name == "defocus_um" else OptionalNumber(name)
@@ -218,6 +218,7 @@ class PairSource(QWidget):
         names = self.shown()
         for name in self._fields:
             self._rows.show_row(name, name in names)
+        # Simulated optics may stay open: they are drawn from the range of the model's training.
         for name, field in self.numbers.items():
             field.set_needed(self.phase and self.measured and name in NEEDED_FOR_PHASE)
         self.changed.emit()
@@ -231,17 +232,17 @@ class PairSource(QWidget):
         known = {} if layer is None else known_optics(layer, of_planes=self.phase)
         told, self._told = self._told, {}
         for name in OPTICS:
-            if name in known or name in told:
+            if name in known or name in told:  # other fields keep what was typed
                 self.numbers[name].set_value(known.get(name))
                 self._told[name] = known.get(name)
-        self._on_preset()
+        self._on_preset()  # the chosen microscope fills what this layer does not say
         self._count_positions()
 
     def _on_preset(self) -> None:
         told = {name: self.numbers[name].typed for name in self._told}
         fields = {name: self.numbers[name] for name in (*OPTICS, "photons")}
         for name in self.presets.fill(fields, told):
-            self._told.pop(name, None)
+            self._told.pop(name, None)  # else the next layer would empty it
         self.changed.emit()
 
     def _shown_values(self) -> dict[str, Any]:
@@ -260,7 +261,7 @@ class PairSource(QWidget):
         if planes is not None:
             self.numbers["defocus_um"].set_count(planes)
 
-    def _on_typed(self, name: str, *_: str) -> None:
+    def _on_typed(self, name: str, *_: str) -> None:  # one field gives its text, several none
         self._told.pop(name, None)
         self.changed.emit()
 
@@ -292,6 +293,7 @@ class PairSource(QWidget):
         if kind == LAYERS:
             sharp = read_layer(self.layers["truth layer"].value())
             layers = LayerPairs(measured=self._measured_stack(), truth=sharp)
+            # The run saves the layers into two folders, and names them here.
             return Folders(measured="", truth="", register=register, **optics), layers
         if kind == FOLDERS:
             measured, truth = paths["measured folder"], paths["truth folder"]
@@ -302,13 +304,14 @@ class PairSource(QWidget):
             levels = self.levels["lowest level"].value(), self.levels["highest level"].value()
             return BioSR(folder=paths["BioSR folder"], levels=levels), None
         if kind == ARRAYS:
-            optics.pop("na", None)
+            optics.pop("na", None)  # the arrays of a recipe have none
             return Arrays(x=paths["x"], y=paths["y"], register=register, **optics), None
         clean = None
         if kind == CLEAN:
             pixel_um = self.numbers["clean pixel_um"].value()
             clean = CleanImages(folder=paths["clean folder"], pixel_um=pixel_um)
         defocus_um = optics.pop("defocus_um", None)
+        # A phase has a strength; clean phase maps bring their own.
         light = [name for name in ("photons", "strength_rad") if name in self.shown()]
         known: dict[str, Any] = {**optics, **{name: self.numbers[name].value() for name in light}}
         ranges = ranges_for(self._task.name, known, defocus_um=defocus_um)

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 RUNS = "runs"
 OWN_STEPS = "as many steps as below"
-FORBIDDEN = set('/\\:*?"<>|')
-COUNTS = {
+FORBIDDEN = set('/\\:*?"<>|')  # in names of files on Windows
+COUNTS = {  # lowest, highest, default
     "mean_steps": (0, 10_000_000, 1000),
     "diffusion_steps": (1, 10_000_000, 1000),
     "batch": (1, 4096, 5),
@@ -92,6 +92,7 @@ class TrainForm(QWidget):
     changed = Signal()
 
     def __init__(self, viewer: "Viewer") -> None:
+        # They bring torch, and importing this module must not.
         from napari_cvdm.core.device import available_devices
         from napari_cvdm.training.fine_tuning import PRESETS_MIN
         from napari_cvdm.training.recipe import PARTS
@@ -172,6 +173,7 @@ class TrainForm(QWidget):
         self.name.setText(self._proposed)
 
     def _on_source(self) -> None:
+        # Simulated fields are made for it, as many as asked for; of measured ones it is a share.
         self._advanced.show_row("held-out fields", not self.source.measured)
         self._advanced.show_row("held-out share", self.source.measured)
         self.changed.emit()
@@ -191,6 +193,7 @@ class TrainForm(QWidget):
             A name that no folder may have, or that is taken.
         """
         name = self.name.text().strip()
+        # The folder of the runs lies among the models, and a name with a dot would hide.
         if set(name) & FORBIDDEN or name.startswith(".") or name == RUNS:
             raise RequestError(
                 f"name is {name!r}; letters, digits, spaces and - _ . are allowed, such as "
@@ -224,7 +227,7 @@ class TrainForm(QWidget):
             card=card,
             source=source,
             validation=Validation(
-                every=1,
+                every=1,  # set anew when the pace is measured
                 fields=self.counts["held-out fields"].value(),
                 share=self._number("held-out share"),
                 patience=self.counts["patience"].value(),
@@ -260,4 +263,5 @@ class TrainForm(QWidget):
 
 
 def _is_taken(name: str) -> bool:
+    # A run that was stopped, or whose model is not better, is among the runs alone.
     return (own_models() / name).exists() or (own_models() / RUNS / name).exists()

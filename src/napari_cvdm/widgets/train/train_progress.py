@@ -59,8 +59,8 @@ HEIGHTS = (200, 140, 120)  # in proportion
 N_PREVIOUS = 6  # schedules of before that stay to be seen
 ROLE = "training preview"
 IMAGES = ("measured", "truth", "spread", "mean")  # the last lies on top
-LIMITS_PERCENTILES = (0.5, 99.5)
-LEAST_RANGE = 1e-6
+LIMITS_PERCENTILES = (0.5, 99.5)  # the rarest pixels set no contrast
+LEAST_RANGE = 1e-6  # of contrast limits, for an image of one value
 
 
 class TrainProgress(QWidget):
@@ -105,7 +105,7 @@ class TrainProgress(QWidget):
         """Show nothing of an earlier training, and heed what is asked of this one."""
         old, self.plots = self.plots, TrainPlots(ThemeColors.of(self._viewer))
         self._layout.replaceWidget(old, self.plots)
-        old.hide()
+        old.hide()  # it is deleted later, and would lie over the new plots until then
         old.deleteLater()
         self.lights.forget()
         self._control = control
@@ -135,7 +135,7 @@ class TrainProgress(QWidget):
     def _set_control(self) -> None:
         if self._control is not None:
             self._control.preview_every_s = 60.0 * self.every.value()
-            self._control.field = self.field.value() - 1
+            self._control.field = self.field.value() - 1  # users count from 1
 
     def _ask_preview(self) -> None:
         if self._control is not None:
@@ -320,13 +320,14 @@ class TermsPlot(QWidget):
     def add(self, step: "TrainStep") -> None:
         """Draw one line of the log; a stage that begins is shown."""
         traces, plot = self.traces[step.stage], self.plots[step.stage]
+        # Only at its first line: afterwards the choice is the user's.
         if not traces and step.terms:
             self.stage.setCurrentText(step.stage)
         for name, value in step.terms.items():
             if name not in ("learning_rate", "gradient"):
                 if name not in traces:
                     traces[name] = Trace(plot, name, len(traces))
-                traces[name].add(step.step, max(value, LOWEST))
+                traces[name].add(step.step, max(value, LOWEST))  # zero has no logarithm
         self.legend.show_traces(self.traces[self.stage.currentText()].values())
 
 
@@ -415,6 +416,7 @@ class TrainPlots(QSplitter):
 
     def add(self, step: "TrainStep") -> None:
         """Draw what a step has to tell."""
+        # Steps are counted anew in each stage, but the held-out curve runs over both.
         if step.stage == "diffusion" and self._stage == "mean":
             self._before = self._last
         self._stage, self._last = step.stage, step.step
@@ -456,6 +458,7 @@ class TrainingPreview:
     def show(self, preview: "Preview") -> None:
         """Show a preview; contrast limits stay as they are, so that a change is seen."""
         found = self.layers()
+        # The user may have removed a layer, and another field may have another shape.
         if all(
             name in found and found[name].data.shape == getattr(preview, name).shape
             for name in IMAGES
@@ -476,6 +479,7 @@ def _layer(preview: "Preview", name: str) -> LayerData:
     keywords = {
         "name": f"{ROLE}: {name}",
         "scale": (pixel / finer,) * 2,
+        # napari places the centre of a pixel, so finer pixels begin a part of a pixel earlier.
         "translate": (-pixel * (finer - 1) / (2 * finer),) * 2,
         "units": (unit, unit),
         "axis_labels": ("y", "x"),

@@ -133,7 +133,7 @@ class TrainWidget(Dock):
 
     def _begin(self, asked: "FineTuning | TrainRequest") -> None:
         self._former, self.run = self.run, TrainRun(asked, own_models(), owner=self)
-        run = self.run
+        run = self.run  # connected before it starts, so that nothing it says is lost
         run.progressed.connect(self.panel.show_progress)
         run.stepped.connect(self.progress.on_step)
         run.previewed.connect(self.progress.on_preview)
@@ -143,7 +143,7 @@ class TrainWidget(Dock):
         run.ended.connect(self._on_ended)
         self.progress.begin(run.control)
         self.result.forget()
-        self.form.setEnabled(False)
+        self.form.setEnabled(False)  # it shows the settings of the training under way
         self.panel.show_busy(run.control)
         self.tabs.setCurrentWidget(self.progress)
         run.start()
@@ -173,8 +173,8 @@ class TrainWidget(Dock):
 
     def _on_ended(self) -> None:
         self.form.setEnabled(True)
-        self.form.model.refresh()
-        self.form.propose_name()
+        self.form.model.refresh()  # the new model may be started from
+        self.form.propose_name()  # the name of this run is taken now
         self._former, self.run = self.run, None
         self.progress.end()
         self.panel.show_idle(ready=not self.form.missing(), resumable=bool(self.unfinished()))
@@ -235,7 +235,7 @@ class TrainPanel(QWidget):
     def show_busy(self, control: TrainingControl) -> None:
         """A training has begun, which the buttons control."""
         self.message.clear()
-        self.bar.setRange(0, 0)
+        self.bar.setRange(0, 0)  # which Qt shows as busy, as long as no total is known
         self.stage.setText("starting")
         self._show_running(control)
 
@@ -250,6 +250,7 @@ class TrainPanel(QWidget):
 
     def _show_paused(self, paused: bool) -> None:
         self.pause.setText(GO_ON if paused else PAUSE)
+        # Its tooltip names the key, which changes with the text.
         explain_control(
             self.pause,
             "Go on after the pause."
@@ -261,7 +262,7 @@ class TrainPanel(QWidget):
         """How far it is, and the time left."""
         self.bar.setRange(0, progress.total)
         self.bar.setValue(progress.done)
-        if self.stop.isEnabled():
+        if self.stop.isEnabled():  # else it says that the training ends
             self.stage.setText(progress.stage)
 
     def _on_pause(self) -> None:
@@ -375,6 +376,7 @@ class TrainedModel(QWidget):
             return
         try:
             self._work.start(
+                # The proposed name ends in .zip, but these packages are a folder.
                 export_packages(self._end.run, Path(path).with_suffix(""), self._optics())
                 if kind == ZOO
                 else export_bundle(self._end.run, Path(path))

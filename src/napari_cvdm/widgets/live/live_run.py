@@ -68,8 +68,8 @@ class LayerFeed:
             "source": layer.name,
             "metadata": optics,
         }
-        layer.events.data.connect(self._on_changed)
-        layer.events.set_data.connect(self._on_changed)
+        layer.events.data.connect(self.post_now)
+        layer.events.set_data.connect(self.post_now)
 
     def _newest(self) -> tuple[np.ndarray, str]:
         from napari_cvdm.live.follow import newest_index
@@ -84,7 +84,7 @@ class LayerFeed:
         index, axes = newest_index(data.shape, axis_letters(layer), self._planes)
         return np.array(data[index]), axes
 
-    def post_now(self) -> None:
+    def post_now(self, _: object = None) -> None:
         """Post the frame that is there, unless it was posted already."""
         try:
             pixels, axes = self._newest()
@@ -92,20 +92,16 @@ class LayerFeed:
             # The layer got other axes meanwhile; the one who follows says it.
             self._post(partial(_refuse, str(error)))
             return
-        if self._last is not None and np.array_equal(
-            pixels, self._last, equal_nan=pixels.dtype.kind == "f"
-        ):
+        is_float = pixels.dtype.kind == "f"
+        if self._last is not None and np.array_equal(pixels, self._last, equal_nan=is_float):
             return
         self._last = pixels
         self._post(partial(_frame, pixels, axes, self._known))
 
-    def _on_changed(self, event: object = None) -> None:
-        self.post_now()
-
     def close(self) -> None:
         """Listen no more."""
-        self.layer.events.data.disconnect(self._on_changed)
-        self.layer.events.set_data.disconnect(self._on_changed)
+        self.layer.events.data.disconnect(self.post_now)
+        self.layer.events.set_data.disconnect(self.post_now)
 
 
 def _frame(pixels: np.ndarray, axes: str, known: dict[str, Any]) -> ImageStack:

@@ -88,8 +88,7 @@ class LiveWidget(Dock):
         self._done = 0
         self._title = ""
         self._started_with: dict[str, Any] = {}
-        problem = engine_problem()
-        if problem:
+        if problem := engine_problem():
             QVBoxLayout(self).addWidget(wrapped_label(problem))
             return
         self._lay_out()
@@ -214,9 +213,8 @@ class LiveWidget(Dock):
         asked = {
             name: value for name, value in settings.items() if name not in ("followed", "second")
         }
-        template = ReconstructionRequest(
-            image=ImageStack(array=np.zeros((1, 1)), axes="YX"), **asked
-        )
+        blank = ImageStack(array=np.zeros((1, 1)), axes="YX")
+        template = ReconstructionRequest(image=blank, **asked)
         source, self._title = self._open(count_planes(task.planes, settings.get("defocus_um")))
         run = LiveRun(source, template, title=f"Following {self._title}", on_stop=self._on_stop)
         run.framed.connect(self._on_frame)
@@ -389,11 +387,6 @@ class LiveSource(QWidget):
     def folder(self) -> Path | None:
         """The folder to follow; None as long as none is named."""
         return self.path.value()
-
-    def set_folder(self, folder: str | Path) -> None:
-        """Follow a folder."""
-        self.kind.setCurrentIndex(1)
-        self.path.set_value(folder)
 
 
 class LiveLayer:

@@ -82,7 +82,7 @@ class LayerFeed:
             )
         data = layer.data[0] if layer.multiscale else layer.data
         index, axes = newest_index(data.shape, axis_letters(layer), self._planes)
-        return np.array(data[index]), axes
+        return np.array(data[index]), axes  # a copy: the camera may write the next frame there
 
     def post_now(self, _: object = None) -> None:
         """Post the frame that is there, unless it was posted already."""
@@ -92,7 +92,7 @@ class LayerFeed:
             # The layer got other axes meanwhile; the one who follows says it.
             self._post(partial(_refuse, str(error)))
             return
-        is_float = pixels.dtype.kind == "f"
+        is_float = pixels.dtype.kind == "f"  # integers have no NaN to compare
         if self._last is not None and np.array_equal(pixels, self._last, equal_nan=is_float):
             return
         self._last = pixels
@@ -127,13 +127,14 @@ def follow_source(
 
     running = Progress(stage="following", done=0, total=0)
     yield running
+    # A frame that is given up in mid-work counts as dropped when the generator is closed.
     with closing(follow(source, template, load_model(template.model))) as events:
         for event in events:
             if isinstance(event, LiveFrame):
                 frames.put(event)
             elif isinstance(event, SkippedFrame):
                 refused.put(event)
-            yield running
+            yield running  # also while no frame comes: here a stop is heard
 
 
 class LiveRun(QObject):
@@ -192,7 +193,7 @@ class LiveRun(QObject):
         The reason `why` goes to `ended`; of several reasons the first counts.
         """
         if not self.source.stopped:
-            self._why = self._why or why
+            self._why = self._why or why  # a failure may have come first
             self._release()
             self._job.cancel()
 
@@ -216,5 +217,5 @@ class LiveRun(QObject):
     def _on_ended(self) -> None:
         self._clock.stop()
         self._release()
-        self._deliver()
+        self._deliver()  # what came after the last tick
         self.ended.emit(self._why, self._failed)

@@ -99,7 +99,7 @@ class LiveWidget(Dock):
         self.panel.asked.connect(self.start_full)
         self._hidden = QTimer(self)
         self._hidden.setSingleShot(True)
-        self._hidden.setInterval(0)
+        self._hidden.setInterval(0)  # ms: after the event in which a dock that moves is shown again
         self._hidden.timeout.connect(self._on_hidden)
         when_gone(self, _stop_all, self._runs)
         self._on_changed()
@@ -181,6 +181,7 @@ class LiveWidget(Dock):
                 )
             warnings = self.form.warnings()
         except ValueError as error:
+            # Frames of the old settings would belong to a form that says something else.
             self.stop(str(error))
             self._say(ERROR, str(error))
             return
@@ -213,7 +214,7 @@ class LiveWidget(Dock):
         asked = {
             name: value for name, value in settings.items() if name not in ("followed", "second")
         }
-        blank = ImageStack(array=np.zeros((1, 1)), axes="YX")
+        blank = ImageStack(array=np.zeros((1, 1)), axes="YX")  # each frame takes its place
         template = ReconstructionRequest(image=blank, **asked)
         source, self._title = self._open(count_planes(task.planes, settings.get("defocus_um")))
         run = LiveRun(source, template, title=f"Following {self._title}", on_stop=self._on_stop)
@@ -222,7 +223,7 @@ class LiveWidget(Dock):
         run.ended.connect(self._on_ended)
         self._started_with = settings
         self._live, self._done = None, 0
-        self._runs.append(run)
+        self._runs.append(run)  # before the viewer can tell that the layer is gone
         self._viewer.layers.events.removed.connect(self._on_removed)
         self.message.clear()
         self.status.setText("loading the model")
@@ -236,8 +237,9 @@ class LiveWidget(Dock):
             return FolderWatch(folder), str(folder.name)
         newest: LatestValue[ReadFrame] = LatestValue()
         self._feed = LayerFeed(layer, planes, newest.put)
+        # A typed pixel size goes before that of the layer, also for where the result lies.
         self._place = self._feed.place.with_pixel(self.form.settings()["pixel_um"])
-        self._feed.post_now()
+        self._feed.post_now()  # the frame that is there is the first
         return newest, self._place.name
 
     def stop(self, why: str) -> None:
@@ -268,6 +270,7 @@ class LiveWidget(Dock):
             f"{describe_pace(frame.frames_per_s)}, {frame.dropped} dropped{skipped}, latency "
             f"{frame.latency_s:.3g} s"
         )
+        # Warnings come with every frame, and must not hide what was said of one.
         if frame.warnings and self.message.isHidden():
             self._say(WARNING, " ".join(frame.warnings))
 
@@ -298,7 +301,7 @@ class LiveWidget(Dock):
         self._live = None
         self.status.setText(f"{self._done} reconstructed, {run.source.dropped} dropped")
         self._on_changed()
-        if why:
+        if why:  # after the form had its say, which would replace it
             self._say(ERROR if failed else INFORMATION, why)
 
     def start_full(self) -> None:
@@ -306,7 +309,7 @@ class LiveWidget(Dock):
         task = self.form.task
         if self._last is None or task is None or self.panel.busy:
             return
-        frame, place = self._last
+        frame, place = self._last  # the one that is seen, though a newer one may be in work
         try:
             request = ReconstructionRequest(image=frame.image, **self.form.settings())
         except ValueError as error:
@@ -340,6 +343,7 @@ def describe_pace(frames_per_s: float) -> str:
 
 def _differ(settings: Mapping[str, Any], others: Mapping[str, Any]) -> bool:
     """Whether settings by the same names differ; images do unless they are the very same."""
+    # A comparison of arrays gives an array, which is neither true nor false.
     pairs = [(one, others[name]) for name, one in settings.items()]
     return any(
         one is not other
@@ -348,7 +352,7 @@ def _differ(settings: Mapping[str, Any], others: Mapping[str, Any]) -> bool:
     )
 
 
-def _stop_all(runs: "list[LiveRun]") -> None:
+def _stop_all(runs: "list[LiveRun]") -> None:  # knows no dock: see `when_gone`
     for run in runs:
         run.stop("")
 

@@ -510,7 +510,8 @@ class ObjectTable(QTableWidget):
         with signals_blocked(self):
             self.clear()
             self.clearSelection()
-        self.setColumnCount(len(axes) + len(columns))
+        remark = len(axes) + len(columns) - 1
+        self.setColumnCount(remark + 1)
         self.setHorizontalHeaderLabels([*axes, *columns])
         for column, tip in enumerate(columns.values(), start=len(axes)):
             self.horizontalHeaderItem(column).setToolTip(tip)
@@ -522,17 +523,15 @@ class ObjectTable(QTableWidget):
         self.setRowCount(len(lines))
         for row, line in enumerate(lines):
             for column, text in enumerate(line):
-                self.setItem(row, column, _item(text, is_number=column < len(line) - 1))
+                self.setItem(row, column, _item(text, is_number=column < remark))
             if line[-1]:  # seen in a narrow dock, too
-                self.item(row, len(axes)).setIcon(
-                    self.style().standardIcon(QStyle.StandardPixmap.SP_MessageBoxWarning)
-                )
-                self.item(row, len(axes)).setToolTip(line[-1])
-        self.setColumnHidden(self.columnCount() - 1, not any(line[-1] for line in lines))
+                item = self.item(row, len(axes))
+                item.setIcon(self.style().standardIcon(QStyle.StandardPixmap.SP_MessageBoxWarning))
+                item.setToolTip(line[-1])
+        self.setColumnHidden(remark, not any(line[-1] for line in lines))
         self.horizontalHeader().setSectionResizeMode(QHeaderView.ResizeMode.Interactive)
         self.horizontalHeader().setStretchLastSection(True)
         self.resizeColumnsToContents()
-        remark = self.columnCount() - 1
         self.setColumnWidth(remark, min(WIDEST_REMARK_PX, self.columnWidth(remark)))
         self.horizontalHeaderItem(remark).setTextAlignment(
             Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter

@@ -11,17 +11,8 @@ import numpy as np
 
 from napari_cvdm.analysis.measure import PHASE, MaskFrame, MeasuredFrame
 from napari_cvdm.core.request import RequestError
-from napari_cvdm.widgets.layers.layer_data import (
-    METADATA_KEY,
-    layer_pixel_um,
-    plugin_metadata,
-)
-from napari_cvdm.widgets.layers.result_layers import (
-    RECONSTRUCTION,
-    SAMPLES,
-    UNTRUSTED,
-    groups_of,
-)
+from napari_cvdm.widgets.layers.layer_data import METADATA_KEY, layer_pixel_um, plugin_metadata
+from napari_cvdm.widgets.layers.result_layers import RECONSTRUCTION, SAMPLES, UNTRUSTED, groups_of
 
 if TYPE_CHECKING:
     from napari.layers import Image, Labels, Layer, Shapes

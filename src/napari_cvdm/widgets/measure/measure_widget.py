@@ -138,6 +138,7 @@ class MeasureWidget(Dock):
         self._viewer = napari_viewer
         self._measured: tuple[Any, Any] | None = None  # result and mask of the table
         self._selected = Follower(self, self._on_selected, SELECTIONS)
+        # A run again keeps its layers and gives them other metadata, as a calibration does.
         self._renewed = Follower(self, self._on_changed, ("metadata",))
         self._changed = [Follower(self, self._on_outdated, CHANGES) for _ in range(2)]
         self.result = LayerChoice(napari_viewer, accepts=is_result)
@@ -233,7 +234,7 @@ class MeasureWidget(Dock):
             self._on_outdated()
         for button in (self.copy, self.save):
             button.setEnabled(self.table.rowCount() > 0)
-        if self.panel.busy:
+        if self.panel.busy:  # its line belongs to the run
             return
         if chosen is None:
             self.panel.message.say(
@@ -291,6 +292,7 @@ class MeasureWidget(Dock):
             on_result=partial(self._on_measured, mask, made_with, chosen.warnings),
             cancelled="nothing was measured",
         )
+        # From the start on, so that a change while it is measured is seen, too.
         self._measured = (chosen.layer, mask)
         for follower, layer in zip(self._changed, self._measured, strict=True):
             follower.follow(layer)
@@ -303,11 +305,11 @@ class MeasureWidget(Dock):
         measured: tuple[FrameMeasures, ...],
     ) -> None:
         self.table.show_objects(measured, made_with)
-        if self._measured is not None:
+        if self._measured is not None:  # else something was changed while it was measured
             self.outdated.clear()
         for button in (self.copy, self.save):
             button.setEnabled(True)
-        if len(measured) == 1:
+        if len(measured) == 1:  # features belong to a label, whatever the frame
             store_features(mask, measured[0], str(made_with["unit"]))
         doubts = [_say_doubts(warnings)] if warnings else []
         self.panel.message.report(_summarise(measured, made_with), doubts)
@@ -368,9 +370,9 @@ class MeasureWidget(Dock):
         if mask is None:
             return
         label = getattr(mask, "selected_label", None)
-        if label is None:
+        if label is None:  # shapes are counted from 0, objects from 1; 0 is no object
             label = min(mask.selected_data, default=-1) + 1
-        with signals_blocked(self.table):
+        with signals_blocked(self.table):  # else the row would select the object again
             self.table.select_object(int(label))
 
     def _on_row(self) -> None:
@@ -383,6 +385,7 @@ class MeasureWidget(Dock):
             if axis in layer.axis_labels:
                 number = layer.axis_labels.index(axis)
                 world = layer.data_to_world([position] * layer.ndim)[number]
+                # napari aligns the axes of layers at the last ones.
                 self._viewer.dims.set_point(self._viewer.dims.ndim - layer.ndim + number, world)
         if hasattr(mask, "selected_label"):
             mask.selected_label = label
@@ -442,6 +445,7 @@ def store_features(mask: "Layer", measured: FrameMeasures, unit: str) -> None:
     from napari.layers import Labels
 
     rows = [features_of(one, unit) for one in measured.objects]
+    # Ours end in a unit; what the user loaded stays.
     own = {"index", *(name for name in mask.features.columns if name.endswith("]"))}
     if isinstance(mask, Labels) and set(mask.features.columns) <= own:
         mask.features = {
@@ -472,6 +476,7 @@ def _summarise(measured: tuple[FrameMeasures, ...], made_with: dict[str, object]
 
 def format_estimate(estimate: Estimate) -> str:
     """A value ± half of its interval, with as many decimals as that has meaning: two digits."""
+    # An interval without width has no logarithm, and so no digits.
     if estimate.low is None or estimate.high is None or estimate.high == estimate.low:
         return f"{estimate.value:.4g}"
     half = (estimate.high - estimate.low) / 2
@@ -494,6 +499,7 @@ class ObjectTable(QTableWidget):
         self.setTabKeyNavigation(False)
         self.setMinimumHeight(6 * self.fontMetrics().height())
         shortcut = QShortcut(QKeySequence(QKeySequence.StandardKey.Copy), self)
+        # Elsewhere in napari this key copies other things.
         shortcut.setContext(Qt.ShortcutContext.WidgetShortcut)
         shortcut.activated.connect(self.copy)
 
@@ -507,7 +513,7 @@ class ObjectTable(QTableWidget):
         self._rows = object_rows(measured, made_with)
         self._objects = [(frame.place, one.label) for frame in measured for one in frame.objects]
         axes, columns = list(measured[0].place), columns_of(str(made_with["unit"]))
-        with signals_blocked(self):
+        with signals_blocked(self):  # an emptied table selects nothing in the mask
             self.clear()
             self.clearSelection()
         remark = len(axes) + len(columns) - 1
@@ -532,6 +538,7 @@ class ObjectTable(QTableWidget):
         self.horizontalHeader().setSectionResizeMode(QHeaderView.ResizeMode.Interactive)
         self.horizontalHeader().setStretchLastSection(True)
         self.resizeColumnsToContents()
+        # A long remark wraps in its column instead of widening the table.
         self.setColumnWidth(remark, min(WIDEST_REMARK_PX, self.columnWidth(remark)))
         self.horizontalHeaderItem(remark).setTextAlignment(
             Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from napari.viewer import Viewer
 
 MASK = "mask"
-PIXEL_TOLERANCE = 0.01
+PIXEL_TOLERANCE = 0.01  # relative
 WITHOUT_INSIDE = ("line", "path")
 Index = tuple[int, ...]
 
@@ -79,7 +79,7 @@ class MeasuredResult:
     @property
     def run(self) -> str:
         """Fingerprint of the run that made it: another run with the same model has another one."""
-        names = ("inputs", "settings", "timings_s")
+        names = ("inputs", "settings", "timings_s")  # the times differ where all else is the same
         known = {name: self.provenance.get(name) for name in names}
         return sha256(json.dumps([self.group, known], default=str).encode()).hexdigest()
 
@@ -156,6 +156,7 @@ class MeasuredResult:
     def frame(self, index: Index, *, above_background: bool = False) -> MeasuredFrame:
         """One frame, not read yet."""
         axes = zip(self.layer.axis_labels, index, self.layer.data.shape, strict=False)
+        # Axes of one frame tell nothing, and the other layers may lack them.
         long = [(label, position) for label, position, size in axes if size > 1]
         positions = [position for _, position in long]
         return MeasuredFrame(
@@ -216,6 +217,7 @@ def threshold_of(mask: "Layer", result: MeasuredResult, number: int) -> float | 
     """The threshold by which a mask was suggested for a frame of this result, if it was."""
     known = plugin_metadata(mask)
     thresholds = known.get("thresholds", ())
+    # A mask may be put over another result, whose samples this threshold says nothing of.
     if known.get("of") != result.run or number >= len(thresholds):
         return None
     found = thresholds[number]
@@ -258,6 +260,7 @@ def _map_between(
     """
 
     def there(pixel: np.ndarray) -> np.ndarray:
+        # napari aligns the axes of layers at the last ones.
         world = np.zeros(max(len(point), source.ndim))
         world[-len(point) :] = point
         world[-source.ndim :] = source.data_to_world(pixel)
@@ -275,7 +278,7 @@ def _labels_frame(
     at_frame = matrix[:, :-2] @ np.array(index, float) + offset
     frame = []
     for position, size, label in zip(at_frame, labels.shape[:-2], mask.axis_labels, strict=False):
-        number = 0 if size == 1 else round(float(position))
+        number = 0 if size == 1 else round(float(position))  # one frame holds for all
         if not 0 <= number < size:
             raise RequestError(
                 f"the mask {mask.name} has no frame {number} on axis {label}; it has {size}. Draw "
@@ -318,6 +321,7 @@ def _rasterise_shapes(
         shape_type=[mask.shape_type[number] for number in here],
         ndim=2,
     )
+    # napari numbers the shapes that it draws here; the user knows those of the whole layer.
     regions = np.array([0, *(number + 1 for number in here)])[drawn.to_labels(size)]
     missed = sorted({number + 1 for number in here} - set(np.unique(regions).tolist()))
     if missed:

@@ -187,14 +187,6 @@ class BlockForm(QWidget):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class LargeImageResult:
-    """What a job made, and the layers that show it."""
-
-    reconstruction: "BlockResult"
-    layers: list[LayerData] = field(repr=False)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class LargeImageRun:
     """A run, whose image may be lazy, that is carried out block by block."""
 
@@ -203,8 +195,13 @@ class LargeImageRun:
     # The form's, by request name: what travels to other processes.
     settings: Mapping[str, Any] = field(repr=False)
 
-    def work(self) -> Generator[Progress, None, LargeImageResult]:
+    def work(self) -> "Generator[Progress, None, tuple[BlockResult, list[LayerData]]]":
         """Carry it out, and open the result without reading it; for the worker's thread.
+
+        Returns
+        -------
+        tuple
+            What the job made, and the layers that show it.
 
         Raises
         ------
@@ -219,9 +216,7 @@ class LargeImageRun:
         request, model, executor = self._opened()
         made = yield from reconstruct_by_blocks(request, model, executor)
         yield Progress(stage="opening the result", done=1, total=1)
-        return LargeImageResult(
-            reconstruction=made, layers=disk_layer_data(made.path, made.images, self.run)
-        )
+        return made, disk_layer_data(made.path, made.images, self.run)
 
     def _opened(self) -> "tuple[BlockJob, Checkpoint, Executor]":
         from napari_cvdm.models.registry import load_model
@@ -316,10 +311,10 @@ def start_job(viewer: "Viewer", panel: RunPanel, job: LargeImageRun) -> None:
     """Begin, or go on where an earlier job with the same settings was stopped; show its result."""
     ended: list[str] = []
 
-    def show(made: LargeImageResult) -> Iterator[None]:
+    def show(made: "tuple[BlockResult, list[LayerData]]") -> Iterator[None]:
         ended.append("with a result")
-        yield from show_in_turn(viewer, made.layers)
-        done = made.reconstruction
+        done, layers = made
+        yield from show_in_turn(viewer, layers)
         earlier = f", {done.earlier} of them by an earlier run" if done.earlier else ""
         panel.message.report(f"Done: {done.path} ({done.blocks} blocks{earlier}).", done.warnings)
 

@@ -82,11 +82,13 @@ def read_entry(entry: ImageEntry) -> Generator[Progress, None, tuple[ImageStack,
     return tuple(stacks)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class WholeStacks:
-    """Files that looked like the planes of one image, but each holds all planes."""
-
-    files: tuple[ImageEntry, ...]
+def split_whole_stacks(
+    entry: ImageEntry, stacks: Sequence[ImageStack], planes: int
+) -> tuple[ImageEntry, ...]:
+    """The files of an entry as images of their own, if each holds all planes; else nothing."""
+    if len(stacks) < 2 or any(planes not in stack.array.shape[:-2] for stack in stacks):
+        return ()
+    return tuple(ImageEntry(files=(path,)) for path in entry.files)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -110,8 +112,13 @@ class Batch:
             if name not in OPTICS and self.settings[name] is None
         )
 
-    def read(self, entry: ImageEntry) -> Generator[Progress, None, ReadEntry | WholeStacks]:
+    def read(
+        self, entry: ImageEntry
+    ) -> Generator[Progress, None, ReadEntry | tuple[ImageEntry, ...]]:
         """Read the files of an entry and make its request; for the worker's thread.
+
+        Files that were taken for planes of one image, but hold all planes each, are returned as
+        images of their own.
 
         Raises
         ------
@@ -119,10 +126,8 @@ class Batch:
             What is wrong with the files, or what they do not say.
         """
         stacks = yield from read_entry(entry)
-        if len(stacks) > 1 and all(
-            max(self.planes, 2) in stack.array.shape[:-2] for stack in stacks
-        ):
-            return WholeStacks(files=tuple(ImageEntry(files=(path,)) for path in entry.files))
+        if alone := split_whole_stacks(entry, stacks, max(self.planes, 2)):
+            return alone
         if len(stacks) > self.planes:
             raise RequestError(
                 f"{entry.name}: these {len(stacks)} files were taken for planes of one image, but "
@@ -236,9 +241,7 @@ class FileQueue(QObject):
         from napari_cvdm.reconstruction.plan import task_of
 
         files = entry.files
-        if len(stacks) > 1 and all(len(stacks) in stack.array.shape[:-2] for stack in stacks):
-            # Each may hold all planes, so these are images of their own.
-            alone = tuple(ImageEntry(files=(path,)) for path in files)
+        if alone := split_whole_stacks(entry, stacks, len(stacks)):
             self.view.add_sorted(Sorted(entries=alone, strays=()))
             return
         if len(stacks) > 2:  # the form takes more planes than two in one layer
@@ -336,7 +339,8 @@ class FileQueue(QObject):
         row = self.view.next()
         if row is None or row.entry is None:
             self._batch = None
-            kind = INFORMATION if self.view.all_done else WARNING
+            all_done = all(row.state is State.DONE for row in self.view.rows)
+            kind = INFORMATION if all_done else WARNING
             self._panel.message.say(kind, f"The queue has ended: {self.view.summary()}.")
             return
         self._row, self._outcome = row, (State.CANCELLED, "")
@@ -350,11 +354,11 @@ class FileQueue(QObject):
             on_end=self._on_read_end,
         )
 
-    def _on_read(self, read: ReadEntry | WholeStacks) -> None:
+    def _on_read(self, read: ReadEntry | tuple[ImageEntry, ...]) -> None:
         if self._batch is None or self._row is None:  # cancelled when the last byte was read
             return
-        if isinstance(read, WholeStacks):
-            self.view.replace([self._row], read.files)
+        if isinstance(read, tuple):
+            self.view.replace([self._row], read)
             self._row = None
             return
         pixel_um = read.request.known_optics("pixel_um")

@@ -204,11 +204,6 @@ class QueuePanel(QWidget):
             if row.state in before:
                 self.show_state(row, after)
 
-    @property
-    def all_done(self) -> bool:
-        """Whether every row has its result."""
-        return all(row.state is State.DONE for row in self.rows)
-
     def summary(self) -> str:
         """How many rows are in which state, in words."""
         counts = {state: sum(row.state is state for row in self.rows) for state in State}

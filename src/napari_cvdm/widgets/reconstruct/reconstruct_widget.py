@@ -72,8 +72,7 @@ class ReconstructWidget(Dock):
         super().__init__()
         self._viewer = napari_viewer
         self.last: tuple[Run, Reconstruction] | None = None
-        problem = engine_problem()
-        if problem:
+        if problem := engine_problem():
             fill_layout(QVBoxLayout(self), wrapped_label(problem))
             return
         self.form, self.blocks = ReconstructForm(napari_viewer), BlockForm()
@@ -180,9 +179,8 @@ class ReconstructWidget(Dock):
             return
         try:
             card = self.form.model.card()
-            how = self.blocks.value(
-                run.place.name, run.place.files, run.request.model if card is None else card.name
-            )
+            model = run.request.model if card is None else card.name
+            how = self.blocks.value(run.place.name, run.place.files, model)
         except ValueError as error:
             self.panel.message.say(ERROR, str(error))
             return
@@ -436,9 +434,7 @@ class ReconstructWidget(Dock):
             self.panel.start(work, title="", total=1, on_result=self._on_command)
 
     def _on_command(self, command: str) -> None:
-        clipboard = QApplication.clipboard()
-        if clipboard is not None:
-            clipboard.setText(command)
+        QApplication.clipboard().setText(command)
         self.panel.message.say(INFORMATION, f"Copied: {command}")
 
 

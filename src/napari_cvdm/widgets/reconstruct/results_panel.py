@@ -123,11 +123,7 @@ class ResultsPanel(QWidget):
             "open here again as the same result.",
             save,
         )
-        self.command = make_button(
-            "Cop&y as command",
-            COMMAND_HELP,
-            command,
-        )
+        self.command = make_button("Cop&y as command", COMMAND_HELP, command)
         self.remove = make_button("Rem&ove", "Remove all layers of this result.", self._on_remove)
         self.compare = make_button(
             "Compare metho&ds",
@@ -144,7 +140,8 @@ class ResultsPanel(QWidget):
         self.schedule = make_button("Schedule", SCHEDULE_HELP, self._on_schedule)
         self.schedule.setCheckable(True)
         self.layers = make_button("Other layers", "Show more of this result.", lambda: None)
-        self.layers.setMenu(QMenu(self.layers))
+        self._menu = QMenu(self.layers)
+        self.layers.setMenu(self._menu)
         self.time = TimeSlider(self._show_schedule, self._on_stack)
         self.group.setToolTip("A result: all layers that came from one run.")
         self.statistic.setToolTip(help_of(None))
@@ -164,9 +161,7 @@ class ResultsPanel(QWidget):
             fill_layout(QHBoxLayout(), self.repeat, self.save, self.command, self.remove),
             margins=(4, 0, 4, 4),
         ).setSpacing(4)
-        menu = self.layers.menu()
-        if menu is not None:
-            menu.aboutToShow.connect(self.list_layers)
+        self._menu.aboutToShow.connect(self.list_layers)
         self.group.changed.connect(self._on_chosen)
         self.statistic.currentTextChanged.connect(self._on_statistic)
         self._on_chosen()
@@ -277,18 +272,16 @@ class ResultsPanel(QWidget):
 
     def list_layers(self) -> None:
         """Offer the layers of the chosen result that are not shown, before the menu opens."""
-        menu, group = self.layers.menu(), self.value()
-        stored = None if group is None else group.stored
-        if menu is None or group is None:
+        group = self.value()
+        if group is None:
             return
-        menu.clear()
-        for role in () if stored is None else stored.makers():
+        self._menu.clear()
+        for role in () if group.stored is None else group.stored.makers():
             if role in FIRST and role in group.layers:
                 continue
-            action = menu.addAction(role[:1].upper() + role[1:])
-            if action is not None:
-                action.setEnabled(role not in group.layers)
-                action.triggered.connect(partial(self._show_role, group, role))
+            action = self._menu.addAction(role[:1].upper() + role[1:])
+            action.setEnabled(role not in group.layers)
+            action.triggered.connect(partial(self._show_role, group, role))
 
     def _show_role(self, group: ResultGroup, role: str, *_: object) -> None:
         show_stored(self._viewer, group, role)
@@ -363,20 +356,16 @@ class QualityFlagSign(QWidget):
     def show_provenance(self, provenance: Mapping[str, Any]) -> None:
         """Show the quality flag of a result. A result of an older version shows none."""
         self.colour = str(provenance.get("quality_flag", ""))
-        reasons = [str(reason) for reason in provenance.get("quality_reasons", ())]
-        self.setVisible(self.colour in COLOURS)
-        if self.colour in COLOURS:
+        is_known = self.colour in COLOURS
+        self.setVisible(is_known)
+        reasons = [str(one) for one in provenance.get("quality_reasons", ())] if is_known else []
+        if is_known:
             self._lamp.setPixmap(draw_lamp(COLOURS[self.colour], self.fontMetrics().height()))
             # A reason never begins with a name.
-            reasons = [in_words(reason[:1].upper() + reason[1:]) for reason in reasons]
-            self._text.setText(f"{WORDS[self.colour]}: {(reasons or [''])[0]}")
-            self.setToolTip("\n".join(reasons))
-        self._offer(provenance if self.colour in COLOURS else {})
-
-    def _offer(self, provenance: Mapping[str, Any]) -> None:
-        """Show the buttons for what the reasons propose."""
+            shown = [in_words(reason[:1].upper() + reason[1:]) for reason in reasons]
+            self._text.setText(f"{WORDS[self.colour]}: {(shown or [''])[0]}")
+            self.setToolTip("\n".join(shown))
         self._positions, beaten = None, False
-        reasons = [str(reason) for reason in provenance.get("quality_reasons", ())]
         if reasons:
             from napari_cvdm.checks.plane_warnings import corrected_positions
             from napari_cvdm.checks.run_checks import CLASSICAL
@@ -442,13 +431,10 @@ def start_saving(viewer: "Viewer", panel: RunPanel, group: ResultGroup) -> None:
         panel.message.say(ERROR, str(error))
         return
 
-    def say(saved: str) -> None:
-        panel.message.say(INFORMATION, f"Saved: {saved}")
-
     panel.start(
         work,
         title=f"Saving {group.name}",
         total=1,
-        on_result=say,
+        on_result=lambda saved: panel.message.say(INFORMATION, f"Saved: {saved}"),
         cancelled="nothing was saved",
     )

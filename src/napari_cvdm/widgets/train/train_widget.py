@@ -385,12 +385,11 @@ class TrainedModel(QWidget):
             self.said.emit(ERROR, str(error))
 
     def _on_command(self) -> None:
-        clipboard = QApplication.clipboard()
-        if self._end is not None and clipboard is not None:
+        if self._end is not None:
             run = self._end.run
             # The model of the run again, beside it.
             command = shlex.join(
                 ["napari-cvdm", "train", str(run / "recipe.toml"), "--out", f"{run}-again"]
             )
-            clipboard.setText(command)
+            QApplication.clipboard().setText(command)
             self.said.emit(INFORMATION, f"Copied: {command}")

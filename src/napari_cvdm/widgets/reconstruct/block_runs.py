@@ -47,7 +47,7 @@ IN_MEMORY, IN_BLOCKS, PROCESSES, SCHEDULER = (
 )
 MOST_BLOCK_PX = 16384
 MOST_PROCESSES = 64
-COMPARED_PX = 64
+COMPARED_PX = 64  # side of what tells a file from a layer without reading either in full
 ROLES = ("image", "image2")
 HELP = {
     "run on": (
@@ -150,6 +150,7 @@ class BlockForm(QWidget):
         where = self.where.currentText()
         if where == IN_MEMORY:
             return None
+        # A lazy layer can be read here, but other processes know files alone.
         if where != IN_BLOCKS and not files:
             raise RequestError(
                 f"{layer} was not opened from a file, or another layer of this run was not, and "
@@ -183,6 +184,7 @@ class BlockForm(QWidget):
                 "could lie; name the OME-Zarr to make."
             )
         image = Path(files["image"])
+        # cell.ome.tif becomes cell-MODEL.ome.zarr
         return str(image.with_name(f"{image.stem.removesuffix('.ome')}-{model}{SUFFIXES[0]}"))
 
 
@@ -235,7 +237,7 @@ class LargeImageRun:
             return job, load_model(self.run.request.model), run_serial
         from napari_cvdm.out_of_core.dask import check_scheduler, on_cluster
 
-        check_scheduler(how.scheduler)
+        check_scheduler(how.scheduler)  # before an image is read
         job, model = self.open_files()
         check_same_pixels(job.request.image, self.run.request.image)
         check_same_background(job.request.background, self.run.request.background)
@@ -246,6 +248,7 @@ class LargeImageRun:
         from napari_cvdm.out_of_core.job import open_job
 
         files, word = self.run.place.files, self.settings["background"]
+        # Other processes get paths instead of pixels, which they open themselves.
         options = {
             name: value
             for name, value in self.settings.items()
@@ -271,6 +274,7 @@ def check_same_pixels(file: ImageStack, layer: ImageStack) -> None:
     pixels.
     """
     one, other = file.array.squeeze(), layer.array.squeeze()
+    # The order of bytes in a file changes no pixel.
     if (
         one.shape == other.shape
         and one.dtype.newbyteorder("=") == other.dtype
@@ -309,7 +313,7 @@ def _middles(array: Any) -> np.ndarray:
 
 def start_job(viewer: "Viewer", panel: RunPanel, job: LargeImageRun) -> None:
     """Begin, or go on where an earlier job with the same settings was stopped; show its result."""
-    ended: list[str] = []
+    ended: list[str] = []  # stays empty where the job was cancelled
 
     def show(made: "tuple[BlockResult, list[LayerData]]") -> Iterator[None]:
         ended.append("with a result")

@@ -181,7 +181,7 @@ class FileQueue(QObject):
         self._grouped_for: set[int] = set()  # numbers of planes for which files were put together
         self._row: Row | None = None
         self._outcome = State.CANCELLED, ""
-        self._layers: list[Image] = []
+        self._layers: list[Image] = []  # of the file at work
         self._run: Run | None = None
         self._opened = False
         self.view.added.connect(self.add)
@@ -343,6 +343,7 @@ class FileQueue(QObject):
             kind = INFORMATION if all_done else WARNING
             self._panel.message.say(kind, f"The queue has ended: {self.view.summary()}.")
             return
+        # A job that is cancelled tells neither a result nor a failure.
         self._row, self._outcome = row, (State.CANCELLED, "")
         self.view.show_state(row, State.READING)
         self._panel.start(
@@ -361,6 +362,7 @@ class FileQueue(QObject):
             self.view.replace([self._row], read)
             self._row = None
             return
+        # What the form says counts where the file says nothing, also for the layer's scale.
         pixel_um = read.request.known_optics("pixel_um")
         for path, stack in zip(read.entry.files, read.stacks, strict=True):
             layer = self._add_layer(replace(stack, pixel_um=pixel_um), path, path)
@@ -394,7 +396,7 @@ class FileQueue(QObject):
         if row is not None:
             state, detail = self._outcome
             self.view.show_state(row, state, detail)
-            if state is not State.DONE:
+            if state is not State.DONE:  # a file without a result leaves no layer
                 remove_layers(self._viewer, layers)
             if state is State.CANCELLED:
                 self._leave_the_rest()

@@ -22,7 +22,7 @@ from napari_cvdm.io import SUFFIXES
 from napari_cvdm.io.pairing import PLANES_RULE, ImageEntry, Sorted, UnmatchedFile
 from napari_cvdm.widgets.common.fields import fill_layout, in_words, make_button, wrapped_label
 
-ROWS_SHOWN = 5
+ROWS_SHOWN = 5  # the others are scrolled to
 ROW_SPACING_PX = 6
 NAME, STATE = range(2)
 
@@ -68,6 +68,7 @@ class Row(QTreeWidgetItem):
     def set_state(self, state: State, detail: str = "") -> None:
         """Show a state, and the reason for it or what else there is to say."""
         self.state = state
+        # The row names its file already.
         self.detail = in_words(detail.removeprefix(f"{self.text(NAME)}: "))
         self.setText(STATE, f"{state}: {self.detail}" if detail else str(state))
         self.setToolTip(STATE, self.detail or str(state))
@@ -140,7 +141,7 @@ class QueuePanel(QWidget):
         self.list.setHeaderLabels(["file", "state"])
         self.list.setRootIsDecorated(False)
         self.list.setUniformRowHeights(True)
-        self.list.setTabKeyNavigation(False)
+        self.list.setTabKeyNavigation(False)  # Tab leads out of the list, to the buttons
         self.list.setSelectionMode(QAbstractItemView.SelectionMode.ExtendedSelection)
         self.list.setTextElideMode(Qt.TextElideMode.ElideRight)
         header = self.list.header()
@@ -170,6 +171,7 @@ class QueuePanel(QWidget):
             row.setSizeHint(NAME, height)  # with and without an icon
         self.rows[index:index] = rows
         self.list.insertTopLevelItems(index, list[QTreeWidgetItem](rows))
+        # Again, now that a row can be chosen and scrolled to.
         for row in rows:
             self.show_state(row, row.state, row.detail)
 
@@ -214,6 +216,7 @@ class QueuePanel(QWidget):
         states = {row.state for row in self.rows}
         for widget in (self.list, self.start, self.cancel, self.clear):
             widget.setVisible(bool(self.rows))
+        # An empty list is hidden, so that the button alone can say that files may be dropped.
         self.add.setText("Add f&iles…" if self.rows else "Add f&iles…, or drop them on this dock")
         shown = min(len(self.rows), ROWS_SHOWN) * self.list.sizeHintForRow(0) if self.rows else 0
         self.list.setFixedHeight(

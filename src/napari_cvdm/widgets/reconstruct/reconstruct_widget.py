@@ -60,9 +60,9 @@ if TYPE_CHECKING:
     from napari_cvdm.reconstruction.cost import Estimate
     from napari_cvdm.reconstruction.reconstruct import Comparison
 
-REST_MS = 700
+REST_MS = 700  # without a change, before a measurement begins
 GIGABYTE = 1e9
-LONG_S = 100
+LONG_S = 100  # longer times are said in minutes
 
 
 class ReconstructWidget(Dock):
@@ -147,7 +147,7 @@ class ReconstructWidget(Dock):
         missing = self.form.missing()
         self.panel.set_ready(not missing)
         self._offer_more()
-        if self.panel.busy:
+        if self.panel.busy:  # the message line belongs to the run
             return
         self.preview.setEnabled(not missing)
         self.cost.refresh()
@@ -184,7 +184,7 @@ class ReconstructWidget(Dock):
         except ValueError as error:
             self.panel.message.say(ERROR, str(error))
             return
-        if how is None:
+        if how is None:  # in memory
             self._begin(run)
         elif not self.panel.busy:
             job = LargeImageRun(run=run, how=how, settings=self.form.settings())
@@ -229,6 +229,7 @@ class ReconstructWidget(Dock):
             return
         live = RunningLayers(self._viewer, run, self.results.wanted)
 
+        # The queue is told when every layer is there, because it goes on at once.
         def show(reconstruction: Reconstruction) -> Iterator[None]:
             yield from self._on_result(run, reconstruction, live.hand_over())
             if on_result is not None:
@@ -240,7 +241,7 @@ class ReconstructWidget(Dock):
             total=steps_of(run.request),
             on_result=show,
             on_view=live.show,
-            on_leave=live.remove,
+            on_leave=live.remove,  # also where the dock went during the run
             on_failure=on_failure,
             on_end=on_end,
         )
@@ -254,7 +255,7 @@ class ReconstructWidget(Dock):
         self, run: Run, reconstruction: Reconstruction, unfinished: "Mapping[str, Layer]"
     ) -> Iterator[None]:
         self.last = run, reconstruction
-        leave_grid(self._viewer)
+        leave_grid(self._viewer)  # answers of an earlier comparison would cover the result
         layers = to_layer_data(reconstruction, run.place, self.results.wanted)
         yield from show_result_in_turn(self._viewer, layers, unfinished)
         self.results.show_new(group_name(reconstruction, run.place))
@@ -306,7 +307,7 @@ class ReconstructWidget(Dock):
 
     def _begin_each(self, runs: Sequence[Run]) -> None:
         """Begin the first, and the others when it has given its result."""
-        done: list[Reconstruction] = []
+        done: list[Reconstruction] = []  # stays empty after a failure or a cancel, which end all
 
         def go_on() -> None:
             if done and runs[1:]:
@@ -321,6 +322,7 @@ class ReconstructWidget(Dock):
             return
         try:
             indices = frame_index(self._viewer, layer)
+            # Y and X, and colours, have no slider.
             position = dict(zip(axis_letters(layer), indices, strict=False))
             request = preview_of(run.request, position, self._field_of_view(layer))
             run = replace(run, request=request, place=run.place.beginning(position))
@@ -396,7 +398,7 @@ class ReconstructWidget(Dock):
             return
         try:
             provenance = group.mark["provenance"]
-            image = str(next(iter(provenance["inputs"])))
+            image = str(next(iter(provenance["inputs"])))  # the measured image is the first
             lost = self.form.set_settings(provenance["settings"], image)
         except (ValueError, KeyError) as error:
             self.panel.message.say(
@@ -430,6 +432,7 @@ class ReconstructWidget(Dock):
         if group is not None and not self.panel.busy:
             from napari_cvdm.reconstruction.command import command_of
 
+            # A job, because the files are read to see that they still hold these pixels.
             work = command_of(group.mark["provenance"], group.mark.get("files", {}))
             self.panel.start(work, title="", total=1, on_result=self._on_command)
 
@@ -510,7 +513,7 @@ class CostLine(QLabel):
         job.start()
 
     def _on_succeeded(self, found: "Estimate") -> None:
-        if self._again or self._rest.isActive():
+        if self._again or self._rest.isActive():  # it is of older settings
             return
         size = (
             f"{found.memory_bytes / GIGABYTE:.1f} GB"
@@ -550,6 +553,7 @@ def compared_by(
     from napari_cvdm.reconstruction.reconstruct import compare_methods
 
     yield Progress(stage="loading the methods", done=0, total=0)
+    # Settings may have been typed since: those that the run knew are not touched.
     lacking: dict[str, Any] = {
         name: typed.get(name) for name in OPTICS if run.request.known_optics(name) is None
     }
@@ -575,7 +579,7 @@ def classical_layer_data(
         source, reconstruction.axes, reconstruction.upsampling, reconstruction.mean
     )
     look = look_of(reconstruction.mean, unit)
-    if beside is not None:
+    if beside is not None:  # two answers can be compared by eye only with one contrast
         look = {name: getattr(beside, name) for name in look}
     method = reconstruction.provenance.model["name"]
     metadata = {

@@ -211,7 +211,7 @@ class ResultsPanel(QWidget):
         group = self.value()
         if group is None or group.spread is None:
             return
-        with signals_blocked(self.statistic):
+        with signals_blocked(self.statistic):  # else the layer would be drawn anew
             self.statistic.clear()
             self.statistic.addItems(choices_of(group))
             self.statistic.setCurrentText(group.statistic)
@@ -228,7 +228,7 @@ class ResultsPanel(QWidget):
         """Show the uncertainty, or the reconstruction again."""
         group = self.value()
         if group is not None:
-            leave_grid(self._viewer)
+            leave_grid(self._viewer)  # where both are seen beside each other
             mean = group.layers.get(RECONSTRUCTION)
             show_only(
                 self._viewer, group, SPREAD if mean is not None and mean.visible else RECONSTRUCTION
@@ -249,13 +249,14 @@ class ResultsPanel(QWidget):
         if group is not None and wanted:
             self._show_schedule()
         elif group is not None:
-            self.drawing.start(iter(()))
+            self.drawing.start(iter(()))  # nothing, in place of maps that are still to come
             show_only(self._viewer, group, RECONSTRUCTION)
         self._say_turn()
 
     def _show_schedule(self) -> None:
         group = self.value()
         former, self._scheduled = self._scheduled, None
+        # Its maps would cover the newly chosen result.
         if former is not None and (group is None or group.name != former.name):
             show_only(self._viewer, former, RECONSTRUCTION)
         if group is not None and self.schedule.isChecked():
@@ -277,13 +278,14 @@ class ResultsPanel(QWidget):
             return
         self._menu.clear()
         for role in () if group.stored is None else group.stored.makers():
-            if role in FIRST and role in group.layers:
+            if role in FIRST and role in group.layers:  # what each run shows anyway
                 continue
             action = self._menu.addAction(role[:1].upper() + role[1:])
             action.setEnabled(role not in group.layers)
             action.triggered.connect(partial(self._show_role, group, role))
 
     def _show_role(self, group: ResultGroup, role: str, *_: object) -> None:
+        # `triggered` also gives whether the action is checked.
         show_stored(self._viewer, group, role)
 
     def _on_remove(self) -> None:
@@ -309,6 +311,7 @@ class TimeSlider(QWidget):
         self.slider.setRange(0.0, 1.0)
         self.slider.setDecimals(2)
         self.slider.setValue(MIDDLE_TIME)
+        # superqt's label is a field of its own, which would show no help.
         for part in (self.slider, *self.slider.findChildren(QLineEdit)):
             part.setToolTip("Time t of the schedule: 0 is the clean image, 1 is pure noise.")
         self.stack = make_button(
@@ -365,6 +368,7 @@ class QualityFlagSign(QWidget):
             shown = [in_words(reason[:1].upper() + reason[1:]) for reason in reasons]
             self._text.setText(f"{WORDS[self.colour]}: {(shown or [''])[0]}")
             self.setToolTip("\n".join(shown))
+        # The checks find their advice in their own words, not in those of a window.
         self._positions, beaten = None, False
         if reasons:
             from napari_cvdm.checks.plane_warnings import corrected_positions
@@ -402,7 +406,7 @@ def start_saving(viewer: "Viewer", panel: RunPanel, group: ResultGroup) -> None:
     """Ask for a place, and save a result there: as a result folder, or its layers as OME-Zarr."""
     stored = group.stored
     kinds = (SAVE_ZARR,) if stored is None else (SAVE_FOLDER, SAVE_ZARR)
-    wanted = re.sub(r"[^\w.-]+", "-", group.name)
+    wanted = re.sub(r"[^\w.-]+", "-", group.name)  # not every character may be in a file's name
     path, kind = QFileDialog.getSaveFileName(panel, "Save result", wanted, ";;".join(kinds))
     if not path:
         return

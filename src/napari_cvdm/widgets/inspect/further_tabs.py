@@ -305,10 +305,7 @@ def profile_source(
 ) -> ProfileSource:
     """What a profile needs of the layers, in the frame where the sliders stand.
 
-    Raises
-    ------
-    RequestError
-        The pixel size is not known.
+    RequestError if the pixel size is not known.
     """
     layer = reconstruction_of(group)
     pixel_um = layer_pixel_um(layer)
@@ -440,10 +437,8 @@ class NextImageTab(ResultTab):
 def plan_of_group(viewer: "Viewer", group: ResultGroup) -> "Generator[Progress, None, Outlook]":
     """Plan the next image from the measured layers and settings of a result.
 
-    Raises
-    ------
-    RequestError, OpticsError, CheckpointError
-        The measured layers or the model are not there any more, or a setting is not known.
+    RequestError, OpticsError or CheckpointError if the measured layers or the model are not there
+    any more, or a setting is not known.
     """
     from napari_cvdm.reconstruction.methods import card_of_method
     from napari_cvdm.reconstruction.plan import with_planes

@@ -35,21 +35,10 @@ class LayerFeed:
     slider moves. So the feed listens to both, and does not post a frame that equals the last one
     bit by bit. Pixels written in place into a hidden layer emit nothing and are not seen.
 
-    Parameters
-    ----------
-    layer : Image
-        The last index along its time axis is the newest frame. The finest level of a multiscale
-        layer is read.
-    planes : int
-        Defocus planes of a frame.
-    post : callable
-        Takes a function that returns the frame as an `ImageStack`, or raises ValueError. It is
-        called in the thread that wrote the pixels.
-
-    Raises
-    ------
-    RequestError, ImageFileError
-        A layer that cannot be followed: colour, axes or a pixel that is not square.
+    The newest frame is the last along the time axis, in the finest level. It has so many defocus
+    `planes`. `post` takes a function that returns it as an `ImageStack`, or raises ValueError; it
+    is called in the thread that wrote the pixels. RequestError or ImageFileError for a layer that
+    cannot be followed: colour, axes or a pixel that is not square.
     """
 
     def __init__(self, layer: "Image", planes: int, post: Callable[[ReadFrame], None]) -> None:
@@ -144,12 +133,8 @@ class LiveRun(QObject):
     the newest frame, as often as the window can draw it. `ended` (the reason as a text; whether the
     run failed) comes last.
 
-    Parameters
-    ----------
-    template : ReconstructionRequest
-        All settings; its image does not matter.
-    on_stop : callable
-        Called once when nothing more is to be posted.
+    `template` holds all settings; its image does not matter. `on_stop` is called once when nothing
+    more is to be posted.
     """
 
     framed = Signal(object)

@@ -97,10 +97,7 @@ class MeasuredResult:
     def pixel_um(self) -> float:
         """Pixel size [um]: of the layer, or else of the settings of a phase.
 
-        Raises
-        ------
-        RequestError
-            The layer was given another pixel size than the phase was reconstructed with.
+        RequestError if it is not known, or if a phase was reconstructed with another one.
         """
         shown = layer_pixel_um(self.layer)
         used = self.provenance["settings"].get("pixel_um") if self.is_phase else None
@@ -119,13 +116,7 @@ class MeasuredResult:
         return float(known)
 
     def wavelength_um(self) -> float | None:
-        """Vacuum wavelength of a phase [um].
-
-        Raises
-        ------
-        RequestError
-            The reconstruction of a phase does not say it.
-        """
+        """Vacuum wavelength of a phase [um]; RequestError if its reconstruction does not say it."""
         wavelength_um = self.provenance["settings"].get("wavelength_um")
         if not self.is_phase:
             return None
@@ -225,23 +216,11 @@ def threshold_of(mask: "Layer", result: MeasuredResult, number: int) -> float | 
 
 
 def mask_frame(mask: "Layer", image: "Image", index: Index, point: Sequence[float]) -> MaskFrame:
-    """The regions of one frame of an image.
+    """The regions of the frame with this index along the leading axes of an image.
 
-    Parameters
-    ----------
-    mask : Labels or Shapes
-        With fewer axes than the image it holds for every frame.
-    image : Image
-    index : tuple of int
-        Of the frame, along the leading axes of the image.
-    point : sequence of float
-        In world coordinates, such as ``viewer.dims.point``. The mask is read there along axes that
-        the image lacks.
-
-    Raises
-    ------
-    RequestError
-        A mask without this frame; shapes that have no inside or cover no pixel.
+    A mask with fewer axes than the image holds for every frame. Along axes that the image lacks,
+    the mask is read at `point`, in world coordinates such as ``viewer.dims.point``. RequestError
+    for a mask without this frame, and for shapes that have no inside or cover no pixel.
     """
     from napari.layers import Shapes
 

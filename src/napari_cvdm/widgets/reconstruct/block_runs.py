@@ -133,19 +133,10 @@ class BlockForm(QWidget):
         return self.where.currentText() == IN_MEMORY
 
     def value(self, layer: str, files: Mapping[str, str], model: str) -> OutOfCoreOptions | None:
-        """What was asked for; None in memory.
+        """What was asked for; None in memory. RequestError if a file or a name is missing.
 
-        Parameters
-        ----------
-        layer, model : str
-            Names of the image layer and of the model.
-        files : mapping of str to str
-            Files that it was opened from, as `ReconstructForm.files` knows them; may be empty.
-
-        Raises
-        ------
-        RequestError
-            A file or a name is missing: what is needed, and what to do.
+        `layer` and `model` are names. `files` are those that the layer was opened from, as
+        `ReconstructForm.files` knows them; there may be none.
         """
         where = self.where.currentText()
         if where == IN_MEMORY:
@@ -200,15 +191,8 @@ class LargeImageRun:
     def work(self) -> "Generator[Progress, None, tuple[BlockResult, list[LayerData]]]":
         """Carry it out, and open the result without reading it; for the worker's thread.
 
-        Returns
-        -------
-        tuple
-            What the job made, and the layers that show it.
-
-        Raises
-        ------
-        ClusterError, RequestError, ImageFileError, OpticsError, CheckpointError
-            What is wrong, in words; blocks that are done stay done.
+        Returns what the job made, and the layers that show it. After a ClusterError, RequestError,
+        ImageFileError, OpticsError or CheckpointError, blocks that are done stay done.
         """
         from napari_cvdm.out_of_core.run import reconstruct_by_blocks
 

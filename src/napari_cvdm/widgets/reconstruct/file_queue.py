@@ -65,13 +65,7 @@ class ReadEntry:
 
 
 def read_entry(entry: ImageEntry) -> Generator[Progress, None, tuple[ImageStack, ...]]:
-    """Read the files of an entry, in a worker's thread.
-
-    Raises
-    ------
-    ImageFileError
-        What is wrong with a file.
-    """
+    """Read the files of an entry, in a worker's thread; ImageFileError if one is no image."""
     stacks = []
     for number, path in enumerate(entry.files):
         yield Progress(stage=f"reading {path.name}", done=number, total=len(entry.files))
@@ -118,12 +112,8 @@ class Batch:
         """Read the files of an entry and make its request; for the worker's thread.
 
         Files that were taken for planes of one image, but hold all planes each, are returned as
-        images of their own.
-
-        Raises
-        ------
-        ImageFileError, RequestError, OpticsError
-            What is wrong with the files, or what they do not say.
+        images of their own. ImageFileError, RequestError and OpticsError say what is wrong with the
+        files, or what they do not say.
         """
         stacks = yield from read_entry(entry)
         if alone := split_whole_stacks(entry, stacks, max(self.planes, 2)):
@@ -140,10 +130,7 @@ class Batch:
     def request_of(self, image: ImageStack) -> ReconstructionRequest:
         """The request for an image; what its file says of optics goes before the settings.
 
-        Raises
-        ------
-        RequestError, OpticsError
-            Optics that neither the file nor the settings say, or that are not allowed.
+        RequestError or OpticsError for optics that neither says, or that are not allowed.
         """
         said = [name for name in OPTICS if image.states(name) is not None]
         request = ReconstructionRequest(image=image, **{**self.settings, **dict.fromkeys(said)})

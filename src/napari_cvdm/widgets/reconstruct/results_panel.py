@@ -79,13 +79,8 @@ NO_FILES = "Not possible here: the image of this result was not opened from a fi
 class ResultsPanel(QWidget):
     """The results in a viewer, each a group of layers, and what can be done with the chosen one.
 
-    Parameters
-    ----------
-    viewer : Viewer
-    more, repeat, save, command, compare : callable
-        Called when these buttons are pressed.
-    correct : callable
-        Takes plane positions [um] that a reason of the flag proposes.
+    The functions are called when the buttons of these names are pressed. `correct` takes plane
+    positions [um] that a reason of the flag proposes.
     """
 
     changed = Signal()
@@ -297,12 +292,7 @@ class ResultsPanel(QWidget):
 class TimeSlider(QWidget):
     """The time t of the schedule that is shown.
 
-    Parameters
-    ----------
-    moved : callable
-        Called when t changes.
-    stack : callable
-        Called when an axis of times is asked for.
+    `moved` is called when t changes, `stack` when an axis of times is asked for.
     """
 
     def __init__(self, moved: Callable[[], None], stack: Callable[[], None]) -> None:

@@ -275,10 +275,7 @@ class PairSource(QWidget):
     def value(self) -> "tuple[Source, LayerPairs | None]":
         """The source of a recipe; with the pixels of the layers, where it is layers.
 
-        Raises
-        ------
-        RequestError, OpticsError, ImageFileError
-            What is missing or not allowed.
+        RequestError, OpticsError and ImageFileError say what is missing or not allowed.
         """
         from napari_cvdm.simulate.ranges import ranges_for
         from napari_cvdm.training.fine_tuning import LayerPairs, Simulated
@@ -318,13 +315,7 @@ class PairSource(QWidget):
         return Simulated(ranges=ranges, clean=clean), None
 
     def optics(self) -> dict[str, Any]:
-        """Every number of the optics that is filled in, by name.
-
-        Raises
-        ------
-        RequestError
-            Text that is not a number.
-        """
+        """Every number of the optics that is filled in, by name; RequestError for other text."""
         return {name: value for name in OPTICS if (value := self.numbers[name].value()) is not None}
 
     def _measured_stack(self) -> Any:

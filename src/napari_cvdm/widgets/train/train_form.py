@@ -185,13 +185,7 @@ class TrainForm(QWidget):
 
     @property
     def run_folder(self) -> Path:
-        """Where the run will be.
-
-        Raises
-        ------
-        RequestError
-            A name that no folder may have, or that is taken.
-        """
+        """Where the run will be; RequestError if no folder may have the name, or it is taken."""
         name = self.name.text().strip()
         # The folder of the runs lies among the models, and a name with a dot would hide.
         if set(name) & FORBIDDEN or name.startswith(".") or name == RUNS:
@@ -208,10 +202,8 @@ class TrainForm(QWidget):
     def value(self) -> "FineTuning":
         """What is to be trained.
 
-        Raises
-        ------
-        RequestError, OpticsError, ImageFileError, CheckpointError
-            What is missing or not allowed.
+        RequestError, OpticsError, ImageFileError and CheckpointError say what is missing or not
+        allowed.
         """
         from napari_cvdm.training.fine_tuning import FineTuning, fine_tuning_recipe
         from napari_cvdm.training.recipe import InitialModel

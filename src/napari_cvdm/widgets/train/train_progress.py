@@ -159,10 +159,7 @@ def looked_for(step: "TrainStep") -> set[str]:
 class HealthSign(QWidget):
     """What is good or not, with an icon; grey as long as nobody has looked.
 
-    Parameters
-    ----------
-    name, good : str
-        Of the failure, and what is so without it.
+    `name` is that of the failure, and `good` what is so without it.
     """
 
     def __init__(self, name: str, good: str) -> None:

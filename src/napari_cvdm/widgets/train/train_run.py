@@ -72,15 +72,9 @@ def run_training(
 ) -> Generator[Progress, None, TrainingEnd]:
     """Prepare, train, and put a model that is better among the user's own; for the worker's thread.
 
-    Parameters
-    ----------
-    asked : FineTuning or TrainRequest
-        A TrainRequest continues a run.
-    news : SimpleQueue
-        Gets the Progress of the preparation, every TrainStep with something to report, every
-        Preview, and the Finding of each refused pair.
-    models : Path
-        The user's folder of models.
+    A TrainRequest continues a run. `news` gets the Progress of the preparation, every TrainStep
+    with something to report, every Preview, and the Finding of each refused pair. `models` is the
+    user's folder of models.
     """
     from napari_cvdm.models.bundle import add_model
     from napari_cvdm.training.fine_tuning import Pace, TimeLeft, prepare

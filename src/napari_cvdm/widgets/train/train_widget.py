@@ -183,10 +183,7 @@ class TrainWidget(Dock):
 class TrainPanel(QWidget):
     """Start, Pause, Finish, Stop, Resume; a bar; a message line.
 
-    Parameters
-    ----------
-    start, resume : callable
-        Called when these buttons are pressed; the others act on the training under way.
+    `start` and `resume` are called by their buttons; the others act on the training under way.
     """
 
     def __init__(self, *, start: Callable[[], None], resume: Callable[[], None]) -> None:
@@ -310,12 +307,7 @@ def export_packages(
 class TrainedModel(QWidget):
     """Buttons for the model of the run that ended last; without one, they take no room.
 
-    Parameters
-    ----------
-    viewer : Viewer
-        Where Reconstruct is opened.
-    optics : callable
-        () -> optics by name: what a package of the BioImage Model Zoo fixes.
+    `optics` gives by name what a package of the BioImage Model Zoo fixes.
     """
 
     said = Signal(QStyle.StandardPixmap, str)

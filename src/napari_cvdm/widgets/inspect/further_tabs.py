@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from napari.layers import Image, Layer, Shapes
+from napari.viewer import Viewer
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QFileDialog, QHBoxLayout, QLabel, QVBoxLayout
 from superqt.utils import qdebounced
@@ -41,9 +43,6 @@ from napari_cvdm.widgets.layers.placement import axis_letters
 from napari_cvdm.widgets.layers.result_layers import RECONSTRUCTION, SAMPLES, ResultGroup
 
 if TYPE_CHECKING:
-    from napari.layers import Image, Layer, Shapes
-    from napari.viewer import Viewer
-
     from napari_cvdm.analysis.next_image import Outlook
 
 LINES = ("line", "path")
@@ -123,7 +122,7 @@ class ProfileSource:
 class ProfileTab(ResultTab):
     """A line over a result: mean, interval, measured image, width and distance of peaks."""
 
-    def __init__(self, viewer: "Viewer") -> None:
+    def __init__(self, viewer: Viewer) -> None:
         super().__init__(viewer)
         self._line_events = Follower(self, self._on_moved, CHANGES)
         self._shown: ShownProfile | None = None
@@ -152,8 +151,6 @@ class ProfileTab(ResultTab):
         self._line_events.follow(self.line.value())
 
     def _line_entries(self) -> list[ChoiceItem]:
-        from napari.layers import Shapes
-
         return [
             ChoiceItem(
                 text=layer.name,
@@ -182,8 +179,6 @@ class ProfileTab(ResultTab):
 
     def add_line(self) -> None:
         """Add a layer with a line over the brightest pixel, ready to be moved."""
-        from napari.layers import Shapes
-
         layer = None if self._group is None else self._group.layer(RECONSTRUCTION)
         if layer is None:
             return
@@ -293,7 +288,7 @@ class ProfileTab(ResultTab):
             self.trouble.emit(str(error))
 
 
-def line_of(shapes: "Shapes") -> np.ndarray | None:
+def line_of(shapes: Shapes) -> np.ndarray | None:
     """Corners (V, 2) of the selected line or path of a layer, else of its last one."""
     lines = [number for number, kind in enumerate(shapes.shape_type) if kind in LINES]
     chosen = [number for number in lines if number in shapes.selected_data] or lines[-1:]
@@ -301,7 +296,7 @@ def line_of(shapes: "Shapes") -> np.ndarray | None:
 
 
 def profile_source(
-    viewer: "Viewer", group: ResultGroup, shapes: "Layer", vertices: np.ndarray
+    viewer: Viewer, group: ResultGroup, shapes: Layer, vertices: np.ndarray
 ) -> ProfileSource:
     """What a profile needs of the layers, in the frame where the sliders stand.
 
@@ -332,7 +327,7 @@ def profile_source(
     )
 
 
-def reconstruction_of(group: ResultGroup) -> "Image":
+def reconstruction_of(group: ResultGroup) -> Image:
     """The layer with the reconstruction of a result; RequestError where there is none."""
     layer: Any = group.layer(RECONSTRUCTION)
     if layer is None:
@@ -343,7 +338,7 @@ def reconstruction_of(group: ResultGroup) -> "Image":
     return layer
 
 
-def measured_layers(viewer: "Viewer", group: ResultGroup) -> "list[Image]":
+def measured_layers(viewer: Viewer, group: ResultGroup) -> list[Image]:
     """Layers that a result was made from, as far as they are there and not in colour."""
     found = named_layers(viewer.layers, str(group.mark.get("source", ""))) or ()
     return [layer for layer in found if layer is not None and not getattr(layer, "rgb", False)]
@@ -373,7 +368,7 @@ def _said(estimate: Estimate) -> str:
 class NextImageTab(ResultTab):
     """Expected errors with more photons, one more plane, or other distances."""
 
-    def __init__(self, viewer: "Viewer") -> None:
+    def __init__(self, viewer: Viewer) -> None:
         super().__init__(viewer)
         self.estimate = make_button("Esti&mate", HELP["estimate"], self.start)
         self.text = wrapped_label()
@@ -434,7 +429,7 @@ class NextImageTab(ResultTab):
         self.plot.hide()
 
 
-def plan_of_group(viewer: "Viewer", group: ResultGroup) -> "Generator[Progress, None, Outlook]":
+def plan_of_group(viewer: Viewer, group: ResultGroup) -> "Generator[Progress, None, Outlook]":
     """Plan the next image from the measured layers and settings of a result.
 
     RequestError, OpticsError or CheckpointError if the measured layers or the model are not there

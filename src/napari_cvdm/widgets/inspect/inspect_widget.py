@@ -6,6 +6,8 @@ from threading import Event
 from typing import TYPE_CHECKING
 
 import numpy as np
+from napari.layers import Image, Layer
+from napari.viewer import Viewer
 from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import QGridLayout, QHBoxLayout, QLabel, QTabWidget, QVBoxLayout
 from superqt.utils import qdebounced
@@ -35,9 +37,6 @@ from napari_cvdm.widgets.layers.result_layers import (
 )
 
 if TYPE_CHECKING:
-    from napari.layers import Layer
-    from napari.viewer import Viewer
-
     from napari_cvdm.evaluation.calibration import Calibration
 
 ROWS = {"rate": "rate map λ", "spread": "spread", "structure": "structure"}
@@ -68,7 +67,7 @@ HELP = {
 class InspectWidget(Dock):
     """Plugins > CVDM reconstruction > Inspect."""
 
-    def __init__(self, napari_viewer: "Viewer") -> None:
+    def __init__(self, napari_viewer: Viewer) -> None:
         super().__init__()
         self._viewer = napari_viewer
         self._gone = gone = Event()
@@ -156,7 +155,7 @@ class AgreementTab(ResultTab):
 
     calibrated = Signal()
 
-    def __init__(self, viewer: "Viewer") -> None:
+    def __init__(self, viewer: Viewer) -> None:
         super().__init__(viewer)
         self._frame: tuple[int, ...] = ()
         self._note = ""
@@ -208,8 +207,6 @@ class AgreementTab(ResultTab):
         return table
 
     def _truth_entries(self) -> list[ChoiceItem]:
-        from napari.layers import Image
-
         # A truth has one value for each pixel, and one grid; another reconstruction may serve.
         entries = [
             ChoiceItem(text=layer.name, key=layer, value=layer, preferred=self._fits(layer))
@@ -221,7 +218,7 @@ class AgreementTab(ResultTab):
         ]
         return [ChoiceItem(text="none", key=None, value=None), *entries]
 
-    def _fits(self, layer: "Layer") -> bool:
+    def _fits(self, layer: Layer) -> bool:
         """Whether a layer is marked as a truth and lies on the grid of the result."""
         rate = None if self._group is None else self._group.rate
         return (
@@ -267,7 +264,7 @@ class AgreementTab(ResultTab):
         # A phase is known up to a constant, which is no error.
         self.work.start(correlate_maps(frame, truth, phase=self.unit == "rad"), total=2)
 
-    def _truth_pixels(self, group: ResultGroup, layer: "Layer | None") -> "np.ndarray | None":
+    def _truth_pixels(self, group: ResultGroup, layer: Layer | None) -> np.ndarray | None:
         self._note = ""
         rate = group.rate
         if layer is None or rate is None:

@@ -7,9 +7,11 @@ from collections.abc import Iterable, Sequence
 from functools import partial
 from html import escape
 from threading import Event
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from weakref import ref
 
+from napari.layers import Labels, Shapes
+from napari.viewer import Viewer
 from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import QCheckBox, QHBoxLayout, QLabel, QSpinBox, QVBoxLayout, QWidget
 from superqt.utils import qdebounced, qthrottled, signals_blocked
@@ -45,9 +47,6 @@ from napari_cvdm.widgets.layers.frames import (
 from napari_cvdm.widgets.layers.result_layers import ResultGroup
 from napari_cvdm.widgets.layers.shown_layers import is_schedule, show_schedule
 
-if TYPE_CHECKING:
-    from napari.viewer import Viewer
-
 AUTOMATIC = "structure and background"
 NONE = "no regions"
 # Of Shapes and of Labels; events that a layer does not have are left out.
@@ -79,7 +78,7 @@ class ResultTab(QWidget):
     trouble = Signal(str)  # what is wrong, in words; "" when nothing is any more
     plot: Any
 
-    def __init__(self, viewer: "Viewer") -> None:
+    def __init__(self, viewer: Viewer) -> None:
         super().__init__()
         self._viewer = viewer
         self._group: ResultGroup | None = None
@@ -104,7 +103,7 @@ class ResultTab(QWidget):
 class PixelTab(ResultTab):
     """Curves and samples of one result."""
 
-    def __init__(self, viewer: "Viewer") -> None:
+    def __init__(self, viewer: Viewer) -> None:
         super().__init__(viewer)
         self._pixel: Pixel = (0, 0)
         self._frame: tuple[int, ...] = ()
@@ -162,8 +161,6 @@ class PixelTab(ResultTab):
             box.setToolTip(HELP["pixel"])
 
     def _region_entries(self) -> list[ChoiceItem]:
-        from napari.layers import Labels, Shapes
-
         drawn = [layer for layer in self._viewer.layers if isinstance(layer, Labels | Shapes)]
         fixed = [ChoiceItem(text=name, key=name, value=name) for name in (AUTOMATIC, NONE)]
         return [*fixed, *(ChoiceItem(text=layer.name, key=layer, value=layer) for layer in drawn)]
@@ -334,7 +331,7 @@ def format_legend(entries: Iterable[tuple[str, str]]) -> str:
     )
 
 
-def follow_mouse(viewer: "Viewer", tab: PixelTab) -> None:
+def follow_mouse(viewer: Viewer, tab: PixelTab) -> None:
     """Tell a tab that the mouse moves, as long as it exists; the viewer must not keep it alive."""
     gone, known = Event(), ref(tab)
 

@@ -11,6 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from napari.layers import Image
 from qtpy.QtCore import QObject, QTimer, Signal
 
 from napari_cvdm.core.request import ImageStack, ReconstructionRequest, RequestError
@@ -22,8 +23,6 @@ from napari_cvdm.widgets.layers.layer_data import layer_pixel_um, plugin_metadat
 from napari_cvdm.widgets.layers.placement import Placement, axis_letters
 
 if TYPE_CHECKING:
-    from napari.layers import Image
-
     from napari_cvdm.live.follow import LiveFrame, SkippedFrame
 
 
@@ -41,7 +40,7 @@ class LayerFeed:
     cannot be followed: colour, axes or a pixel that is not square.
     """
 
-    def __init__(self, layer: "Image", planes: int, post: Callable[[ReadFrame], None]) -> None:
+    def __init__(self, layer: Image, planes: int, post: Callable[[ReadFrame], None]) -> None:
         self.layer = layer
         self._planes, self._post = planes, post
         self._last: np.ndarray | None = None

@@ -7,6 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from napari.layers import Layer
+from napari.utils.events import Event
+from napari.viewer import Viewer
 from qtpy.QtCore import QTimer, Signal
 from qtpy.QtGui import QHideEvent
 from qtpy.QtWidgets import QHBoxLayout, QSpinBox, QStyle, QVBoxLayout, QWidget
@@ -40,10 +43,6 @@ from napari_cvdm.widgets.layers.shown_layers import show_layers, show_result_in_
 from napari_cvdm.widgets.live.live_run import LayerFeed, LiveRun
 
 if TYPE_CHECKING:
-    from napari.layers import Layer
-    from napari.utils.events import Event
-    from napari.viewer import Viewer
-
     from napari_cvdm.live.follow import LiveFrame, SkippedFrame
 
 MOST_STEPS = 100
@@ -76,7 +75,7 @@ TWO_LAYERS = (
 class LiveWidget(Dock):
     """Plugins > CVDM reconstruction > Live."""
 
-    def __init__(self, napari_viewer: "Viewer") -> None:
+    def __init__(self, napari_viewer: Viewer) -> None:
         super().__init__()
         self._viewer = napari_viewer
         # At most one; it outlives this widget, and must not go on without it.
@@ -280,7 +279,7 @@ class LiveWidget(Dock):
     def _source_is_there(self) -> bool:
         return self._feed is None or self._feed.layer in self._viewer.layers
 
-    def _on_removed(self, event: "Event") -> None:
+    def _on_removed(self, event: Event) -> None:
         if not self._source_is_there():
             self.stop(SOURCE_REMOVED)
         elif self._live is not None and event.value is self._live.layer:
@@ -352,7 +351,7 @@ def _differ(settings: Mapping[str, Any], others: Mapping[str, Any]) -> bool:
     )
 
 
-def _stop_all(runs: "list[LiveRun]") -> None:  # knows no dock: see `when_gone`
+def _stop_all(runs: list[LiveRun]) -> None:  # knows no dock: see `when_gone`
     for run in runs:
         run.stop("")
 
@@ -396,7 +395,7 @@ class LiveSource(QWidget):
 class LiveLayer:
     """Shows frame after frame in one layer; contrast limits stay those of the first."""
 
-    def __init__(self, viewer: "Viewer", place: Placement) -> None:
+    def __init__(self, viewer: Viewer, place: Placement) -> None:
         self._viewer = viewer
         self.place = place
         self.layer: Layer | None = None

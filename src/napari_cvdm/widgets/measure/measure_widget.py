@@ -5,9 +5,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from napari.layers import Image, Labels, Layer
+from napari.viewer import Viewer
 from qtpy.QtCore import Qt
 from qtpy.QtGui import QGuiApplication, QKeySequence
 from qtpy.QtWidgets import (
@@ -64,10 +66,6 @@ from napari_cvdm.widgets.measure.measured_layers import (
     mask_frame,
     threshold_of,
 )
-
-if TYPE_CHECKING:
-    from napari.layers import Image, Layer
-    from napari.viewer import Viewer
 
 HELP = {
     "result": (
@@ -133,7 +131,7 @@ def columns_of(unit: str) -> dict[str, str]:
 class MeasureWidget(Dock):
     """Plugins > CVDM reconstruction > Measure."""
 
-    def __init__(self, napari_viewer: "Viewer") -> None:
+    def __init__(self, napari_viewer: Viewer) -> None:
         super().__init__()
         self._viewer = napari_viewer
         self._measured: tuple[Any, Any] | None = None  # result and mask of the table
@@ -250,7 +248,7 @@ class MeasureWidget(Dock):
         else:
             self.panel.message.clear()
 
-    def _frames(self, chosen: MeasuredResult, mask: "Layer") -> list[Any]:
+    def _frames(self, chosen: MeasuredResult, mask: Layer) -> list[Any]:
         """Frames of the result with their masks: the one that is shown, or every one."""
         indices, point = chosen.indices(), self._viewer.dims.point
         every = self.every_frame.isChecked() and len(indices) > 1
@@ -299,7 +297,7 @@ class MeasureWidget(Dock):
 
     def _on_measured(
         self,
-        mask: "Layer",
+        mask: Layer,
         made_with: dict[str, object],
         warnings: tuple[str, ...],
         measured: tuple[FrameMeasures, ...],
@@ -339,8 +337,6 @@ class MeasureWidget(Dock):
         chosen: MeasuredResult,
         suggested: tuple[np.ndarray, tuple[float | None, ...]],
     ) -> None:
-        from napari.layers import Labels
-
         masks, thresholds = suggested
         layer = Labels(
             masks.reshape(chosen.layer.data.shape),
@@ -393,7 +389,7 @@ class MeasureWidget(Dock):
             mask.selected_data = {label - 1}
         self._centre(mask, layer, label)
 
-    def _centre(self, mask: "Layer", layer: "Image", label: int) -> None:
+    def _centre(self, mask: Layer, layer: Image, label: int) -> None:
         """Move the view to an object."""
         index = frame_index(self._viewer, layer)
         try:
@@ -437,13 +433,11 @@ def features_of(one: ObjectMeasure, unit: str) -> dict[str, float]:
     return {name: found.value for name, found in numbers.items() if found is not None}
 
 
-def store_features(mask: "Layer", measured: FrameMeasures, unit: str) -> None:
+def store_features(mask: Layer, measured: FrameMeasures, unit: str) -> None:
     """Store the numbers as features of a Labels layer that has no others.
 
     napari shows features under the cursor.
     """
-    from napari.layers import Labels
-
     rows = [features_of(one, unit) for one in measured.objects]
     # Ours end in a unit; what the user loaded stays.
     own = {"index", *(name for name in mask.features.columns if name.endswith("]"))}

@@ -5,18 +5,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from itertools import product
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from napari.layers import Image, Labels, Layer, Shapes
+from napari.viewer import Viewer
 
 from napari_cvdm.analysis.measure import PHASE, MaskFrame, MeasuredFrame
 from napari_cvdm.core.request import RequestError
 from napari_cvdm.widgets.layers.layer_data import METADATA_KEY, layer_pixel_um, plugin_metadata
 from napari_cvdm.widgets.layers.result_layers import RECONSTRUCTION, SAMPLES, UNTRUSTED, groups_of
-
-if TYPE_CHECKING:
-    from napari.layers import Image, Labels, Layer, Shapes
-    from napari.viewer import Viewer
 
 MASK = "mask"
 PIXEL_TOLERANCE = 0.01  # relative
@@ -24,7 +22,7 @@ WITHOUT_INSIDE = ("line", "path")
 Index = tuple[int, ...]
 
 
-def is_result(layer: "Layer") -> bool:
+def is_result(layer: Layer) -> bool:
     """Whether a layer is a reconstruction of ours that lies in memory or is read frame by frame."""
     metadata = plugin_metadata(layer)
     is_image = metadata.get("role") == RECONSTRUCTION and not getattr(layer, "multiscale", False)
@@ -38,12 +36,12 @@ class MeasuredResult:
     Samples and untrusted pixels may be missing.
     """
 
-    layer: "Image"
-    samples: "Layer | None" = field(repr=False)
-    untrusted: "Layer | None" = field(repr=False)
+    layer: Image
+    samples: Layer | None = field(repr=False)
+    untrusted: Layer | None = field(repr=False)
 
     @classmethod
-    def of(cls, viewer: "Viewer", layer: "Image") -> "MeasuredResult":
+    def of(cls, viewer: Viewer, layer: Image) -> "MeasuredResult":
         """The result that a reconstruction layer belongs to, as the viewer holds it now."""
         return cls(
             layer=layer,
@@ -165,7 +163,7 @@ class MeasuredResult:
         )
 
 
-def _find_partner(viewer: "Viewer", layer: "Image", role: str, skipped: int) -> "Layer | None":
+def _find_partner(viewer: Viewer, layer: Image, role: str, skipped: int) -> Layer | None:
     """The layer of this role in the same group with the same frames.
 
     The frames follow after `skipped` leading axes of its own.
@@ -185,17 +183,15 @@ def _find_partner(viewer: "Viewer", layer: "Image", role: str, skipped: int) -> 
     return fits[-1] if fits else None
 
 
-def _take_frame(layer: "Layer", positions: Sequence[int], skipped: int) -> Any:
+def _take_frame(layer: Layer, positions: Sequence[int], skipped: int) -> Any:
     """The frame at these positions along the axes that are longer than one; lazy data stay lazy."""
     rest = iter(positions)
     index = tuple(0 if size == 1 else next(rest) for size in layer.data.shape[skipped:-2])
     return layer.data[(slice(None),) * skipped + index]
 
 
-def is_mask(layer: "Layer") -> bool:
+def is_mask(layer: Layer) -> bool:
     """Whether a layer can say where to measure: Labels that the user made, or Shapes."""
-    from napari.layers import Labels, Shapes
-
     return isinstance(layer, Labels | Shapes) and plugin_metadata(layer).get("role") != UNTRUSTED
 
 
@@ -204,7 +200,7 @@ def mark_suggested(result: MeasuredResult, thresholds: Sequence[float | None]) -
     return {METADATA_KEY: {"role": MASK, "of": result.run, "thresholds": list(thresholds)}}
 
 
-def threshold_of(mask: "Layer", result: MeasuredResult, number: int) -> float | None:
+def threshold_of(mask: Layer, result: MeasuredResult, number: int) -> float | None:
     """The threshold by which a mask was suggested for a frame of this result, if it was."""
     known = plugin_metadata(mask)
     thresholds = known.get("thresholds", ())
@@ -215,15 +211,13 @@ def threshold_of(mask: "Layer", result: MeasuredResult, number: int) -> float | 
     return None if found is None else float(found)
 
 
-def mask_frame(mask: "Layer", image: "Image", index: Index, point: Sequence[float]) -> MaskFrame:
+def mask_frame(mask: Layer, image: Image, index: Index, point: Sequence[float]) -> MaskFrame:
     """The regions of the frame with this index along the leading axes of an image.
 
     A mask with fewer axes than the image holds for every frame. Along axes that the image lacks,
     the mask is read at `point`, in world coordinates such as ``viewer.dims.point``. RequestError
     for a mask without this frame, and for shapes that have no inside or cover no pixel.
     """
-    from napari.layers import Shapes
-
     if not isinstance(mask, Shapes):
         return _labels_frame(mask, image, index, point)
     regions = _rasterise_shapes(mask, image, index, point)
@@ -231,7 +225,7 @@ def mask_frame(mask: "Layer", image: "Image", index: Index, point: Sequence[floa
 
 
 def _map_between(
-    source: "Layer", target: "Layer", point: Sequence[float]
+    source: Layer, target: Layer, point: Sequence[float]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Matrix and offset that map pixels of one layer to pixels of another.
 
@@ -249,9 +243,7 @@ def _map_between(
     return np.stack([there(axis) - offset for axis in np.eye(source.ndim)], axis=1), offset
 
 
-def _labels_frame(
-    mask: "Labels", image: "Image", index: Index, point: Sequence[float]
-) -> MaskFrame:
+def _labels_frame(mask: Labels, image: Image, index: Index, point: Sequence[float]) -> MaskFrame:
     matrix, offset = _map_between(image, mask, point)
     labels: Any = mask.data[0] if mask.multiscale else mask.data
     at_frame = matrix[:, :-2] @ np.array(index, float) + offset
@@ -271,11 +263,9 @@ def _labels_frame(
 
 
 def _rasterise_shapes(
-    mask: "Shapes", image: "Image", index: Index, point: Sequence[float]
+    mask: Shapes, image: Image, index: Index, point: Sequence[float]
 ) -> np.ndarray:
     """The n-th shape of a layer as region n, drawn by napari on the pixels of the image."""
-    from napari.layers import Shapes
-
     matrix, offset = _map_between(mask, image, point)
     placed = [np.asarray(vertices) @ matrix.T + offset for vertices in mask.data]
     # An axis of one frame holds every shape.

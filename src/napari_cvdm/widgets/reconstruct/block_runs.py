@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from napari.viewer import Viewer
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QCheckBox, QLineEdit, QVBoxLayout, QWidget
 
@@ -32,8 +33,6 @@ from napari_cvdm.widgets.layers.result_layers import disk_layer_data
 from napari_cvdm.widgets.layers.shown_layers import show_in_turn
 
 if TYPE_CHECKING:
-    from napari.viewer import Viewer
-
     from napari_cvdm.models.checkpoint import Checkpoint
     from napari_cvdm.out_of_core.job import BlockJob
     from napari_cvdm.out_of_core.run import BlockResult, Executor
@@ -295,7 +294,7 @@ def _middles(array: Any) -> np.ndarray:
     )
 
 
-def start_job(viewer: "Viewer", panel: RunPanel, job: LargeImageRun) -> None:
+def start_job(viewer: Viewer, panel: RunPanel, job: LargeImageRun) -> None:
     """Begin, or go on where an earlier job with the same settings was stopped; show its result."""
     ended: list[str] = []  # stays empty where the job was cancelled
 

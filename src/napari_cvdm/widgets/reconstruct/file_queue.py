@@ -11,6 +11,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from napari.layers import Image
+from napari.viewer import Viewer
 from qtpy.QtCore import QObject, Signal
 
 from napari_cvdm.core.plan import count_planes
@@ -34,9 +36,6 @@ from napari_cvdm.widgets.layers.shown_layers import remove_layers
 from napari_cvdm.widgets.reconstruct.queue_panel import QueuePanel, Row, State
 
 if TYPE_CHECKING:
-    from napari.layers import Image
-    from napari.viewer import Viewer
-
     from napari_cvdm.tasks import Task
     from napari_cvdm.widgets.common.reconstruct_form import ReconstructForm
 
@@ -160,7 +159,7 @@ class FileQueue(QObject):
     run_asked = Signal(object)
     opened = Signal()
 
-    def __init__(self, viewer: "Viewer", form: "ReconstructForm", panel: RunPanel) -> None:
+    def __init__(self, viewer: Viewer, form: "ReconstructForm", panel: RunPanel) -> None:
         super().__init__(panel)
         self.view = QueuePanel(start=self.restart, cancel=self.cancel)
         self._viewer, self._form, self._panel = viewer, form, panel
@@ -244,10 +243,8 @@ class FileQueue(QObject):
             self._form.model.suggest(lambda card: task_of(card).planes > 1)
         self._opened = True
 
-    def _add_layer(self, stack: ImageStack, path: Path, file: Path | None) -> "Image":
+    def _add_layer(self, stack: ImageStack, path: Path, file: Path | None) -> Image:
         """A layer with the name of a path, and the file that holds its pixels, if one does."""
-        from napari.layers import Image
-
         data, keywords, _ = image_layer(stack, path.stem.removesuffix(".ome"))
         if file is not None:
             keywords["metadata"][METADATA_KEY]["file"] = str(file)

@@ -5,6 +5,8 @@ from dataclasses import asdict, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from napari.layers import Image, Layer, Shapes
+from napari.viewer import Viewer
 from qtpy.QtCore import Qt, QTimer
 from qtpy.QtGui import QDragEnterEvent, QDropEvent
 from qtpy.QtWidgets import QApplication, QLabel, QVBoxLayout, QWidget
@@ -54,9 +56,6 @@ from napari_cvdm.widgets.reconstruct.file_queue import FileQueue
 from napari_cvdm.widgets.reconstruct.results_panel import ResultsPanel, start_saving
 
 if TYPE_CHECKING:
-    from napari.layers import Image, Layer
-    from napari.viewer import Viewer
-
     from napari_cvdm.reconstruction.cost import Estimate
     from napari_cvdm.reconstruction.reconstruct import Comparison
 
@@ -68,7 +67,7 @@ LONG_S = 100  # longer times are said in minutes
 class ReconstructWidget(Dock):
     """Plugins > CVDM reconstruction > Reconstruct."""
 
-    def __init__(self, napari_viewer: "Viewer") -> None:
+    def __init__(self, napari_viewer: Viewer) -> None:
         super().__init__()
         self._viewer = napari_viewer
         self.last: tuple[Run, Reconstruction] | None = None
@@ -252,7 +251,7 @@ class ReconstructWidget(Dock):
         self._offer_more()
 
     def _on_result(
-        self, run: Run, reconstruction: Reconstruction, unfinished: "Mapping[str, Layer]"
+        self, run: Run, reconstruction: Reconstruction, unfinished: Mapping[str, Layer]
     ) -> Iterator[None]:
         self.last = run, reconstruction
         leave_grid(self._viewer)  # answers of an earlier comparison would cover the result
@@ -287,8 +286,6 @@ class ReconstructWidget(Dock):
 
     def _offer_rectangles(self) -> None:
         """Only while a Shapes layer is selected."""
-        from napari.layers import Shapes
-
         self.rectangles.setVisible(isinstance(self._viewer.layers.selection.active, Shapes))
 
     def start_rectangles(self) -> None:
@@ -336,9 +333,7 @@ class ReconstructWidget(Dock):
             on_result=partial(self._on_preview, run),
         )
 
-    def _field_of_view(self, layer: "Image") -> Region:
-        from napari.layers import Shapes
-
+    def _field_of_view(self, layer: Image) -> Region:
         check_plane_view(self._viewer, layer)
         active = self._viewer.layers.selection.active
         return drawn(active, layer) if isinstance(active, Shapes) else on_screen(layer)
@@ -568,7 +563,7 @@ def scores_of(answer: Reconstruction) -> str:
 
 
 def classical_layer_data(
-    reconstruction: Reconstruction, source: Placement, beside: "Layer | None"
+    reconstruction: Reconstruction, source: Placement, beside: Layer | None
 ) -> LayerData:
     """One layer for the answer of another method; it belongs to no group of results.
 

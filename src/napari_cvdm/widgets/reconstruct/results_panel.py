@@ -5,8 +5,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from napari.viewer import Viewer
 from qtpy.QtCore import QPointF, Qt, Signal
 from qtpy.QtGui import QColor, QEnterEvent, QPainter, QPixmap
 from qtpy.QtWidgets import (
@@ -59,9 +60,6 @@ from napari_cvdm.widgets.layers.shown_layers import (
     show_stored,
 )
 
-if TYPE_CHECKING:
-    from napari.viewer import Viewer
-
 # Of equal meaning for who cannot tell red from green: the word stands beside the colour.
 COLOURS = {"green": "#3aa655", "amber": "#e0a526", "red": "#d2453c"}
 WORDS = {"green": "Green", "amber": "Amber", "red": "Red"}
@@ -87,7 +85,7 @@ class ResultsPanel(QWidget):
 
     def __init__(
         self,
-        viewer: "Viewer",
+        viewer: Viewer,
         *,
         more: Callable[[], None],
         repeat: Callable[[], None],
@@ -392,7 +390,7 @@ def draw_lamp(colour: str, side: int) -> QPixmap:
     return pixmap
 
 
-def start_saving(viewer: "Viewer", panel: RunPanel, group: ResultGroup) -> None:
+def start_saving(viewer: Viewer, panel: RunPanel, group: ResultGroup) -> None:
     """Ask for a place, and save a result there: as a result folder, or its layers as OME-Zarr."""
     stored = group.stored
     kinds = (SAVE_ZARR,) if stored is None else (SAVE_FOLDER, SAVE_ZARR)

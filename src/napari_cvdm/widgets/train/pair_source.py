@@ -3,6 +3,8 @@
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from napari.layers import Image, Layer
+from napari.viewer import Viewer
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QCheckBox, QWidget
 
@@ -23,9 +25,6 @@ from napari_cvdm.widgets.layers.layer_data import known_optics, plugin_metadata,
 from napari_cvdm.widgets.layers.placement import chosen_planes
 
 if TYPE_CHECKING:
-    from napari.layers import Layer
-    from napari.viewer import Viewer
-
     from napari_cvdm.tasks import Task
     from napari_cvdm.training.fine_tuning import LayerPairs, Source
 
@@ -129,10 +128,8 @@ HELP = {
 }
 
 
-def has_pixels(layer: "Layer") -> bool:
+def has_pixels(layer: Layer) -> bool:
     """Whether a layer can be a truth: any image but the maps that belong to a result."""
-    from napari.layers import Image
-
     role = plugin_metadata(layer).get("role")
     return isinstance(layer, Image) and role in (None, "truth", "reconstruction")
 
@@ -142,7 +139,7 @@ class PairSource(QWidget):
 
     changed = Signal()
 
-    def __init__(self, viewer: "Viewer") -> None:
+    def __init__(self, viewer: Viewer) -> None:
         super().__init__()
         self._task: Task | None = None
         self._told: dict[str, Any] = {}  # what the layer said, as long as nobody typed over it

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from napari.viewer import Viewer
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QLineEdit, QVBoxLayout, QWidget
 
@@ -20,8 +21,6 @@ from napari_cvdm.widgets.common.preferences import own_models, preferred
 from napari_cvdm.widgets.train.pair_source import PairSource
 
 if TYPE_CHECKING:
-    from napari.viewer import Viewer
-
     from napari_cvdm.training.fine_tuning import FineTuning
 
 RUNS = "runs"
@@ -91,7 +90,7 @@ class TrainForm(QWidget):
 
     changed = Signal()
 
-    def __init__(self, viewer: "Viewer") -> None:
+    def __init__(self, viewer: Viewer) -> None:
         # They bring torch, and importing this module must not.
         from napari_cvdm.core.device import available_devices
         from napari_cvdm.training.fine_tuning import PRESETS_MIN

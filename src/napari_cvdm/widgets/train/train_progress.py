@@ -8,6 +8,8 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from napari.layers import Layer
+from napari.viewer import Viewer
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import (
     QGridLayout,
@@ -43,9 +45,6 @@ from napari_cvdm.widgets.layers.shown_layers import show_layers
 from napari_cvdm.widgets.train.train_run import PREVIEW_EVERY_MIN, TrainingControl
 
 if TYPE_CHECKING:
-    from napari.layers import Layer
-    from napari.viewer import Viewer
-
     from napari_cvdm.training.health import Finding
     from napari_cvdm.training.loop import Trained, TrainStep
     from napari_cvdm.training.validation import Preview, ScheduleNow, Score
@@ -66,7 +65,7 @@ LEAST_RANGE = 1e-6  # of contrast limits, for an image of one value
 class TrainProgress(QWidget):
     """Lights, plots and previews of one training at a time."""
 
-    def __init__(self, viewer: "Viewer") -> None:
+    def __init__(self, viewer: Viewer) -> None:
         super().__init__()
         self._viewer = viewer
         self._control: TrainingControl | None = None
@@ -444,10 +443,10 @@ class TrainPlots(QSplitter):
 class TrainingPreview:
     """Layers measured, truth, spread and mean of one held-out field, renewed with every preview."""
 
-    def __init__(self, viewer: "Viewer") -> None:
+    def __init__(self, viewer: Viewer) -> None:
         self._viewer = viewer
 
-    def layers(self) -> "dict[str, Layer]":
+    def layers(self) -> dict[str, Layer]:
         """Those that are there, by what they show."""
         marks = [(layer, plugin_metadata(layer)) for layer in self._viewer.layers]
         return {str(mark["source"]): layer for layer, mark in marks if mark.get("role") == ROLE}

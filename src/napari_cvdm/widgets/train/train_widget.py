@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from napari.viewer import Viewer
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import (
     QApplication,
@@ -44,8 +45,6 @@ from napari_cvdm.widgets.train.train_progress import TrainProgress
 from napari_cvdm.widgets.train.train_run import TrainingControl, TrainingEnd, TrainRun
 
 if TYPE_CHECKING:
-    from napari.viewer import Viewer
-
     from napari_cvdm.training.fine_tuning import FineTuning
 
 BUNDLE, ZOO = "Model bundle (*.zip)", "BioImage Model Zoo, a folder with two packages (*)"
@@ -59,7 +58,7 @@ class TrainWidget(Dock):
     is stopped and saved.
     """
 
-    def __init__(self, napari_viewer: "Viewer") -> None:
+    def __init__(self, napari_viewer: Viewer) -> None:
         super().__init__()
         self._viewer = napari_viewer
         self.run: TrainRun | None = None
@@ -312,7 +311,7 @@ class TrainedModel(QWidget):
 
     said = Signal(QStyle.StandardPixmap, str)
 
-    def __init__(self, viewer: "Viewer", optics: Callable[[], Mapping[str, Any]]) -> None:
+    def __init__(self, viewer: Viewer, optics: Callable[[], Mapping[str, Any]]) -> None:
         super().__init__()
         self._viewer, self._optics = viewer, optics
         self._end: TrainingEnd | None = None

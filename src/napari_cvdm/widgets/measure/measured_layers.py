@@ -39,25 +39,24 @@ class MeasuredResult:
     layer: Image
     samples: Layer | None = field(repr=False)
     untrusted: Layer | None = field(repr=False)
+    unit: str  # of its values: ``rad`` or ``counts``
+    group: str  # the name that its layers share
+    source: str  # name of the measured layer
+    provenance: dict[str, Any] = field(repr=False)
 
     @classmethod
     def of(cls, viewer: Viewer, layer: Image) -> "MeasuredResult":
         """The result that a reconstruction layer belongs to, as the viewer holds it now."""
+        known = plugin_metadata(layer)
         return cls(
             layer=layer,
             samples=_find_partner(viewer, layer, SAMPLES, 1),
             untrusted=_find_partner(viewer, layer, UNTRUSTED, 0),
+            unit=str(known.get("unit", "")),
+            group=str(known.get("group", layer.name)),
+            source=str(known.get("source", layer.name)),
+            provenance=dict(known["provenance"]),
         )
-
-    @property
-    def provenance(self) -> dict[str, Any]:
-        """How it was made."""
-        return dict(plugin_metadata(self.layer)["provenance"])
-
-    @property
-    def unit(self) -> str:
-        """Of its values: ``rad`` or ``counts``."""
-        return str(plugin_metadata(self.layer).get("unit", ""))
 
     @property
     def is_phase(self) -> bool:
@@ -70,21 +69,11 @@ class MeasuredResult:
         return tuple(self.provenance.get("warnings", ()))
 
     @property
-    def group(self) -> str:
-        """The name that its layers share."""
-        return str(plugin_metadata(self.layer).get("group", self.layer.name))
-
-    @property
     def run(self) -> str:
         """Fingerprint of the run that made it: another run with the same model has another one."""
         names = ("inputs", "settings", "timings_s")  # the times differ where all else is the same
         known = {name: self.provenance.get(name) for name in names}
         return sha256(json.dumps([self.group, known], default=str).encode()).hexdigest()
-
-    @property
-    def source(self) -> str:
-        """Name of the measured layer."""
-        return str(plugin_metadata(self.layer).get("source", self.layer.name))
 
     @property
     def calibration(self) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 from enum import StrEnum
 
 from qtpy.QtCore import QSize, Qt, Signal
-from qtpy.QtGui import QKeyEvent
+from qtpy.QtGui import QIcon, QKeyEvent
 from qtpy.QtWidgets import (
     QAbstractItemView,
     QFileDialog,
@@ -184,8 +184,8 @@ class QueuePanel(QWidget):
     def show_state(self, row: Row, state: State, detail: str = "") -> None:
         """Show the state of a row; the first failure is explained below the list."""
         row.set_state(state, detail)
-        if state in ICONS:
-            row.setIcon(STATE, self.style().standardIcon(ICONS[state]))
+        icon = self.style().standardIcon(ICONS[state]) if state in ICONS else QIcon()
+        row.setIcon(STATE, icon)  # none for a row that waits again after a failure
         if state is State.FAILED and self.list.currentItem() is None:
             self.list.setCurrentItem(row)
         if state in AT_WORK:

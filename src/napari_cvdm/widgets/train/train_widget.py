@@ -368,7 +368,7 @@ class TrainedModel(QWidget):
         try:
             self._work.start(
                 # The proposed name ends in .zip, but these packages are a folder.
-                export_packages(self._end.run, Path(path).with_suffix(""), self._optics())
+                export_packages(self._end.run, Path(path.removesuffix(".zip")), self._optics())
                 if kind == ZOO
                 else export_bundle(self._end.run, Path(path))
             )

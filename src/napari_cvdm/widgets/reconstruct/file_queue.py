@@ -387,5 +387,4 @@ class FileQueue(QObject):
             if self._batch is None:
                 stopped = f"The queue was stopped: {self.view.summary()}."
                 self._panel.message.say(INFORMATION, f"{stopped} Start goes on with what is left.")
-        if self._batch is not None:
-            self.go_on()
+        self.go_on()

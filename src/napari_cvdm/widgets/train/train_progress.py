@@ -68,7 +68,7 @@ class TrainProgress(QWidget):
     def __init__(self, viewer: Viewer) -> None:
         super().__init__()
         self._viewer = viewer
-        self._control: TrainingControl | None = None
+        self._control = TrainingControl()  # nobody reads it before a training begins
         self.lights, self.preview = HealthSigns(), TrainingPreview(viewer)
         self.every, self.field = QSpinBox(), QSpinBox()
         self.every.setRange(0, 999)
@@ -113,7 +113,6 @@ class TrainProgress(QWidget):
 
     def end(self) -> None:
         """The training has ended; what is shown stays."""
-        self._control = None
         self.now.setEnabled(False)
 
     def on_step(self, step: "TrainStep") -> None:
@@ -132,13 +131,11 @@ class TrainProgress(QWidget):
             self.plots.add_last(trained.score)
 
     def _set_control(self) -> None:
-        if self._control is not None:
-            self._control.preview_every_s = 60.0 * self.every.value()
-            self._control.field = self.field.value() - 1  # users count from 1
+        self._control.preview_every_s = 60.0 * self.every.value()
+        self._control.field = self.field.value() - 1  # users count from 1
 
     def _ask_preview(self) -> None:
-        if self._control is not None:
-            self._control.preview_asked.set()
+        self._control.preview_asked.set()
 
     def _on_theme(self) -> None:
         self.plots.set_theme_colors(ThemeColors.of(self._viewer))

@@ -187,7 +187,7 @@ class TrainPanel(QWidget):
 
     def __init__(self, *, start: Callable[[], None], resume: Callable[[], None]) -> None:
         super().__init__()
-        self._control: TrainingControl | None = None
+        self._control = TrainingControl()  # nobody reads it before a training begins
         self.start = make_button(
             "&Train",
             "Train with the settings above. napari stays free; the dock may be closed meanwhile.",
@@ -226,22 +226,22 @@ class TrainPanel(QWidget):
         """No training: it may be started, or one gone on with."""
         self.start.setEnabled(ready)
         self.resume.setEnabled(resumable)
-        self._show_running(None)
+        self._show_running(False)
 
     def show_busy(self, control: TrainingControl) -> None:
         """A training has begun, which the buttons control."""
         self.message.clear()
         self.bar.setRange(0, 0)  # which Qt shows as busy, as long as no total is known
         self.stage.setText("starting")
-        self._show_running(control)
-
-    def _show_running(self, control: TrainingControl | None) -> None:
         self._control = control
+        self._show_running(True)
+
+    def _show_running(self, running: bool) -> None:
         self._show_paused(False)
         for button in (self.start, self.resume):
-            button.setVisible(control is None)
+            button.setVisible(not running)
         for widget in (self.pause, self.finish, self.stop, self.bar, self.stage):
-            widget.setVisible(control is not None)
+            widget.setVisible(running)
             widget.setEnabled(True)
 
     def _show_paused(self, paused: bool) -> None:
@@ -262,20 +262,17 @@ class TrainPanel(QWidget):
             self.stage.setText(progress.stage)
 
     def _on_pause(self) -> None:
-        if self._control is not None:
-            pausing = self.pause.text() == PAUSE
-            self._show_paused(pausing)
-            (self._control.pausing.set if pausing else self._control.pausing.clear)()
+        pausing = self.pause.text() == PAUSE
+        self._show_paused(pausing)
+        (self._control.pausing.set if pausing else self._control.pausing.clear)()
 
     def _on_finish(self) -> None:
-        if self._control is not None:
-            self._show_ending("finishing: scoring the new model")
-            self._control.finishing.set()
+        self._show_ending("finishing: scoring the new model")
+        self._control.finishing.set()
 
     def _on_stop(self) -> None:
-        if self._control is not None:
-            self._show_ending("stopping: saving the training")
-            self._control.stopped.set()
+        self._show_ending("stopping: saving the training")
+        self._control.stopped.set()
 
     def _show_ending(self, stage: str) -> None:
         self.stage.setText(stage)

@@ -108,6 +108,7 @@ ABOUT = (
 KEEP_SAMPLES = "No intervals: tick Keep samples in a run with two or more samples."
 WIDEST_REMARK_PX = 170
 OUTDATED = "This table is of an earlier mask, result or setting. Measure again."
+# Of Labels and Shapes; events that a layer does not have are left out.
 CHANGES = ("data", "paint", "labels_update", "scale", "translate", "rotate", "shear", "affine")
 SELECTIONS = ("selected_label", "highlight")  # events of Labels and of Shapes
 
@@ -385,7 +386,7 @@ class MeasureWidget(Dock):
                 self._viewer.dims.set_point(self._viewer.dims.ndim - layer.ndim + number, world)
         if hasattr(mask, "selected_label"):
             mask.selected_label = label
-        else:
+        else:  # shapes are counted from 0
             mask.selected_data = {label - 1}
         self._centre(mask, layer, label)
 

@@ -255,7 +255,7 @@ class PairSource(QWidget):
         planes = chosen_planes(
             self.layers["measured layer"].value(), self.layers["second plane"].value()
         )
-        if planes is not None:
+        if planes is not None:  # else what the user sees stays
             self.numbers["defocus_um"].set_count(planes)
 
     def _on_typed(self, name: str, *_: str) -> None:  # one field gives its text, several none

@@ -242,7 +242,7 @@ class TrainForm(QWidget):
             **{name: self._number(name) for name in numbers},
             "precision": self.words["precision"].currentText(),
             "log_every": 10,
-            "save_every": 100,
+            "save_every": 100,  # steps: what a power cut costs at most
         }
         if not self.source.measured:  # a simulation has its own empty fields
             plan |= {"foreground": 0.0, "blank": 0.0}

@@ -84,12 +84,11 @@ class InspectWidget(Dock):
         titles = ("&Schedule", "Spread and &error", "Profile", "Ne&xt image")
         for tab, title in zip(self._pages, titles, strict=True):
             self.tabs.addTab(tab, title)
+            tab.trouble.connect(partial(self._on_trouble, tab))
         self.group.setToolTip("The result to inspect: the layers of one reconstruction.")
         choice = fill_layout(QHBoxLayout(), label_field("&Result", self.group), (self.group, 1))
         fill_layout(QVBoxLayout(self), choice, (self.tabs, 1), self.message, margins=(4, 4, 4, 4))
         self.group.changed.connect(self.refresh)
-        for tab in self._pages:
-            tab.trouble.connect(partial(self._on_trouble, tab))
         # The interval at the chosen pixel is another one then.
         self.agreement.calibrated.connect(self._on_calibrated)
         listen(self, napari_viewer.dims.events.current_step, self._on_slider)

@@ -91,7 +91,7 @@ class TrainForm(QWidget):
     changed = Signal()
 
     def __init__(self, viewer: Viewer) -> None:
-        # They bring torch, and importing this module must not.
+        # They bring torch, which may fail to load: the dock asks `engine_problem` first.
         from napari_cvdm.core.device import available_devices
         from napari_cvdm.training.fine_tuning import PRESETS_MIN
         from napari_cvdm.training.recipe import PARTS

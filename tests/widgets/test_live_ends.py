@@ -133,7 +133,7 @@ def test_a_folder_is_followed_until_it_vanishes(
     dock = open_live(tiny_widefield_model)
     dock.source.kind.setCurrentIndex(1)
     assert dock.missing() == ("a folder",)
-    dock.source.set_folder(folder)
+    dock.source.path.set_value(folder)
     dock.form.optics["pixel_um"].set_value(0.065)
     assert dock.start_button.isEnabled()
     dock.start()
@@ -157,7 +157,8 @@ def test_a_folder_is_followed_until_it_vanishes(
 
 def test_a_folder_that_is_not_there_is_said_at_once(open_live, tmp_path, tiny_widefield_model):
     dock = open_live(tiny_widefield_model)
-    dock.source.set_folder(tmp_path / "nowhere")
+    dock.source.kind.setCurrentIndex(1)
+    dock.source.path.set_value(tmp_path / "nowhere")
     dock.start()
     assert not dock.following
     assert "cannot be read" in dock.message.text()

@@ -6,6 +6,7 @@ Each of them gets its own answer.
 import gc
 import weakref
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,10 +18,11 @@ from qtpy.QtWidgets import QApplication, QFileDialog, QLineEdit, QWidget
 from napari_cvdm.core.request import ReconstructionRequest
 from napari_cvdm.core.result import finished as drained
 from napari_cvdm.io import read_image
+from napari_cvdm.io.pairing import ImageEntry, Sorted
 from napari_cvdm.models.registry import load_model
 from napari_cvdm.reconstruction.reconstruct import reconstruct
 from napari_cvdm.widgets.layers.layer_data import plugin_metadata
-from napari_cvdm.widgets.reconstruct.queue_panel import State
+from napari_cvdm.widgets.reconstruct.queue_panel import STATE, QueuePanel, State
 
 
 @pytest.fixture
@@ -299,6 +301,17 @@ def test_rows_go_with_the_delete_key_and_with_clear_but_not_the_one_at_work(
     view.clear.click()
     assert view.list.isHidden()
     assert not view.rows
+
+
+def test_a_row_that_waits_again_has_no_sign_of_its_failure(qtbot):
+    view = QueuePanel(start=print, cancel=print)
+    qtbot.addWidget(view)
+    view.add_sorted(Sorted(entries=(ImageEntry(files=(Path("a.tif"),)),), strays=()))
+    (row,) = view.rows
+    view.show_state(row, State.FAILED, "it is no image")
+    assert not row.icon(STATE).isNull()
+    view.change((State.FAILED,), State.WAITING)
+    assert row.icon(STATE).isNull()
 
 
 def test_files_can_be_chosen_without_a_mouse(dock, write, worked_off, monkeypatch):

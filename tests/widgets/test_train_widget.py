@@ -15,6 +15,7 @@ from qtpy.QtWidgets import QApplication
 
 from napari_cvdm.cli import main
 from napari_cvdm.core.request import RequestError
+from napari_cvdm.core.result import Progress
 from napari_cvdm.io import write_image
 from napari_cvdm.models.bundle import add_model
 from napari_cvdm.models.checkpoint import CARD, load_checkpoint
@@ -534,6 +535,34 @@ def test_packages_for_other_programs_say_what_they_lack(dock, qtbot, tmp_path, m
     dock.result.export.click()
     qtbot.waitUntil(lambda: "napari-cvdm[bmz]" in dock.panel.message.text())
     assert not (tmp_path / "packages").exists()
+
+
+@pytest.mark.parametrize(
+    ("named", "folder"), [("passed on.zip", "passed on"), ("cells v1.2", "cells v1.2")]
+)
+def test_a_folder_of_packages_keeps_the_dots_of_its_name(
+    viewer, qtbot, tmp_path, monkeypatch, named, folder
+):
+    from qtpy.QtWidgets import QFileDialog
+
+    from napari_cvdm.widgets.train import train_widget
+
+    def export(_model, path, _optics):
+        yield Progress(stage="exporting", done=0, total=1)
+        return path
+
+    monkeypatch.setattr(train_widget, "export_packages", export)
+    monkeypatch.setattr(
+        QFileDialog, "getSaveFileName", lambda *_: (str(tmp_path / named), train_widget.ZOO)
+    )
+    result, said = train_widget.TrainedModel(viewer, dict), []
+    qtbot.addWidget(result)
+    result.said.connect(lambda _, text: said.append(text))
+    result.show_end(train_widget.TrainingEnd(run=tmp_path))
+    result.export.setEnabled(True)
+    result.export.click()
+    qtbot.waitUntil(lambda: bool(said))
+    assert said == [f"Exported to {tmp_path / folder}."]
 
 
 def test_use_opens_reconstruct_with_the_model(dock, own_models, viewer, qtbot, monkeypatch):

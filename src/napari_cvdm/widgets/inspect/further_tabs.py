@@ -3,13 +3,14 @@
 import math
 from collections.abc import Generator
 from dataclasses import dataclass, field
-from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from qtpy.QtCore import Qt, Signal
-from qtpy.QtWidgets import QFileDialog, QHBoxLayout, QLabel, QVBoxLayout, QWidget
+from napari.layers import Image, Layer, Shapes
+from napari.viewer import Viewer
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import QFileDialog, QHBoxLayout, QLabel, QVBoxLayout
 from superqt.utils import qdebounced
 
 from napari_cvdm.analysis.intervals import (
@@ -28,14 +29,9 @@ from napari_cvdm.io import ImageFileError
 from napari_cvdm.io.atomic import write_file
 from napari_cvdm.widgets.common.choices import ChoiceBox, ChoiceItem
 from napari_cvdm.widgets.common.fields import fill_layout, make_button, wrapped_label
-from napari_cvdm.widgets.common.plots import (
-    COLORS,
-    OutlookPlot,
-    ProfilePlot,
-    ThemeColors,
-    plot_png,
-)
+from napari_cvdm.widgets.common.plots import COLORS, OutlookPlot, ProfilePlot, ThemeColors, plot_png
 from napari_cvdm.widgets.common.worker import Follower, LatestWork
+from napari_cvdm.widgets.inspect.pixel_tab import ResultTab, format_legend
 from napari_cvdm.widgets.layers.frames import frame_index, frame_pixels, grid_map
 from napari_cvdm.widgets.layers.layer_data import (
     finest_level,
@@ -47,13 +43,10 @@ from napari_cvdm.widgets.layers.placement import axis_letters
 from napari_cvdm.widgets.layers.result_layers import RECONSTRUCTION, SAMPLES, ResultGroup
 
 if TYPE_CHECKING:
-    from napari.layers import Image, Layer, Shapes
-    from napari.viewer import Viewer
-
     from napari_cvdm.analysis.next_image import Outlook
 
 LINES = ("line", "path")
-CHANGES = ("data", "set_data", "highlight", "scale", "translate")
+CHANGES = ("data", "set_data", "highlight", "scale", "translate")  # highlight: another selection
 NEW_LINE = "profile line"
 LINE_SHARE = 0.3  # of the width of a result: half of the line that is drawn first
 HELP = {
@@ -102,14 +95,13 @@ class ProfileSource:
     def read(self) -> Generator[Progress, None, ShownProfile]:
         """Read the pixels around the line, and measure; for the worker's thread."""
         yield Progress(stage="profile", done=0, total=1)
+        # Only the box around the line is read: the arrays may be lazy and large.
         box = box_around(self.vertices, self.mean.shape)
         moved = self.vertices - [box[0].start, box[1].start]
         spread = None
-        if self.spread is not None:
-            factor = self.calibration.get("factor")
-            spread = spread_as(
-                np.asarray(self.spread[box]), self.statistic, "standard deviation", factor
-            )
+        if self.spread is not None:  # the layer may show an interval or a variance
+            factor, shown = self.calibration.get("factor"), np.asarray(self.spread[box])
+            spread = spread_as(shown, self.statistic, "standard deviation", factor)
         profile = profile_along(
             moved,
             np.asarray(self.mean[box]),
@@ -118,25 +110,20 @@ class ProfileSource:
             samples=None if self.samples is None else np.asarray(self.samples[:, *box]),
             calibration=self.calibration,
         )
-        return ShownProfile(profile=profile, raw=self._raw())
+        raw = None
+        if self.raw is not None and self.to_raw is not None:
+            # The camera's grid is coarser than that of a super-resolved result.
+            points = points_along(self.vertices)[0] @ self.to_raw[:2, :2].T + self.to_raw[:2, 2]
+            box = box_around(points, self.raw.shape)
+            raw = values_along(np.asarray(self.raw[box]), points - [box[0].start, box[1].start])
+        return ShownProfile(profile=profile, raw=raw)
 
-    def _raw(self) -> np.ndarray | None:
-        if self.raw is None or self.to_raw is None:
-            return None
-        points = points_along(self.vertices)[0] @ self.to_raw[:2, :2].T + self.to_raw[:2, 2]
-        box = box_around(points, self.raw.shape)
-        return values_along(np.asarray(self.raw[box]), points - [box[0].start, box[1].start])
 
-
-class ProfileTab(QWidget):
+class ProfileTab(ResultTab):
     """A line over a result: mean, interval, measured image, width and distance of peaks."""
 
-    trouble = Signal(str)  # what is wrong, in words; "" when nothing is any more
-
-    def __init__(self, viewer: "Viewer") -> None:
-        super().__init__()
-        self._viewer = viewer
-        self._group: ResultGroup | None = None
+    def __init__(self, viewer: Viewer) -> None:
+        super().__init__(viewer)
         self._line_events = Follower(self, self._on_moved, CHANGES)
         self._shown: ShownProfile | None = None
         self.line = ChoiceBox(viewer, self._line_entries)
@@ -164,8 +151,6 @@ class ProfileTab(QWidget):
         self._line_events.follow(self.line.value())
 
     def _line_entries(self) -> list[ChoiceItem]:
-        from napari.layers import Shapes
-
         return [
             ChoiceItem(
                 text=layer.name,
@@ -189,13 +174,11 @@ class ProfileTab(QWidget):
 
     def set_theme_colors(self, colors: ThemeColors) -> None:
         """Draw in the colours of another theme."""
-        self.plot.set_theme_colors(colors)
-        self._say_legend()
+        super().set_theme_colors(colors)
+        self._say_legend()  # the curve of the reconstruction has the theme's text colour
 
     def add_line(self) -> None:
         """Add a layer with a line over the brightest pixel, ready to be moved."""
-        from napari.layers import Shapes
-
         layer = None if self._group is None else self._group.layer(RECONSTRUCTION)
         if layer is None:
             return
@@ -211,12 +194,13 @@ class ProfileTab(QWidget):
             shape_type="line",
             name=NEW_LINE,
             edge_color=COLORS[0],
+            # In units of the world, as wide on the screen for every size of image.
             edge_width=max(height, width) / 150 * abs(float(layer.scale[-1])),
             units=layer.units[-2:],
             axis_labels=layer.axis_labels[-2:],
         )
         self._viewer.add_layer(shapes)
-        shapes.mode = "direct"
+        shapes.mode = "direct"  # in which a vertex can be moved at once
         shapes.selected_data = {0}
         self.line.set_value(shapes)
 
@@ -224,16 +208,15 @@ class ProfileTab(QWidget):
         self._line_events.follow(self.line.value())
         self.refresh()
 
-    def _on_moved(self) -> None:
+    def _on_moved(self) -> None:  # a plain method, as `Follower` needs one
         self.refresh()
 
-    @qdebounced(timeout=100)
+    @qdebounced(timeout=100)  # ms: a line that is dragged moves many times
     def refresh(self) -> None:
         """Read the line as it is now."""
-        self.work.cancel()
-        chosen, vertices = self.line.value(), None
-        if chosen is not None:
-            vertices = line_of(chosen)
+        self.work.cancel()  # else the profile of the former line may arrive after this
+        chosen = self.line.value()
+        vertices = None if chosen is None else line_of(chosen)
         if self._group is None or vertices is None:
             self._clear()
             return
@@ -246,18 +229,13 @@ class ProfileTab(QWidget):
 
     def _on_read(self, shown: ShownProfile) -> None:
         self._shown = shown
-        unit = "" if self._group is None else str(self._group.mark.get("unit", ""))
-        self.plot.show_profile(shown.profile, shown.raw, unit)
+        self.plot.show_profile(shown.profile, shown.raw, self.unit)
         self.plot.show()
         self._say_legend()
         self.numbers.setText(describe_profile(shown.profile))
         for button in (self.csv, self.png):
             button.setEnabled(True)
-        self.trouble.emit("")
-
-    def _on_failed(self, message: str) -> None:
-        self._clear()
-        self.trouble.emit(message)
+        self.trouble.emit("")  # an earlier trouble is over
 
     def _clear(self) -> None:
         self._shown = None
@@ -270,20 +248,14 @@ class ProfileTab(QWidget):
     def _say_legend(self) -> None:
         if self._shown is None:
             return
-        profile, text = self._shown.profile, ThemeColors.of(self._viewer).text
+        profile = self._shown.profile
         kind = "calibrated" if profile.calibrated else "not calibrated"
-        entries = [("reconstruction", text)]
+        entries = [("reconstruction", ThemeColors.of(self._viewer).text)]
         if profile.low is not None:
             entries.append((f"{profile.level:.0%} interval, {kind}", COLORS[1]))
         if self._shown.raw is not None:
             entries.append(("measured image, scaled", COLORS[0]))
-        self.legend.setText(
-            "".join(
-                f'<span style="color:{color}">■</span>&nbsp;'
-                f"{escape(name).replace(' ', '&nbsp;')}&nbsp; "
-                for name, color in entries
-            )
-        )
+        self.legend.setText(format_legend(entries))
 
     def text(self) -> str:
         """The profile as CSV; "" without one."""
@@ -291,7 +263,7 @@ class ProfileTab(QWidget):
             return ""
         model = self._group.mark.get("provenance", {}).get("model", {})
         made_with = {
-            "unit": self._group.mark.get("unit", ""),
+            "unit": self.unit,
             "group": self._group.name,
             "model": model.get("name", ""),
             "model_sha256": model.get("sha256", ""),
@@ -316,7 +288,7 @@ class ProfileTab(QWidget):
             self.trouble.emit(str(error))
 
 
-def line_of(shapes: "Shapes") -> np.ndarray | None:
+def line_of(shapes: Shapes) -> np.ndarray | None:
     """Corners (V, 2) of the selected line or path of a layer, else of its last one."""
     lines = [number for number, kind in enumerate(shapes.shape_type) if kind in LINES]
     chosen = [number for number in lines if number in shapes.selected_data] or lines[-1:]
@@ -324,14 +296,11 @@ def line_of(shapes: "Shapes") -> np.ndarray | None:
 
 
 def profile_source(
-    viewer: "Viewer", group: ResultGroup, shapes: "Layer", vertices: np.ndarray
+    viewer: Viewer, group: ResultGroup, shapes: Layer, vertices: np.ndarray
 ) -> ProfileSource:
     """What a profile needs of the layers, in the frame where the sliders stand.
 
-    Raises
-    ------
-    RequestError
-        The pixel size is not known.
+    RequestError if the pixel size is not known.
     """
     layer = reconstruction_of(group)
     pixel_um = layer_pixel_um(layer)
@@ -347,6 +316,7 @@ def profile_source(
         pixel_um=pixel_um,
         mean=layer.data[frame_index(viewer, layer)],
         spread=None if spread is None else frame_pixels(viewer, spread),
+        # Every sample of this frame: the first axis of that layer counts them.
         samples=None
         if samples is None
         else samples.data[(slice(None), *frame_index(viewer, samples)[1:])],
@@ -357,7 +327,7 @@ def profile_source(
     )
 
 
-def reconstruction_of(group: ResultGroup) -> "Image":
+def reconstruction_of(group: ResultGroup) -> Image:
     """The layer with the reconstruction of a result; RequestError where there is none."""
     layer: Any = group.layer(RECONSTRUCTION)
     if layer is None:
@@ -368,7 +338,7 @@ def reconstruction_of(group: ResultGroup) -> "Image":
     return layer
 
 
-def measured_layers(viewer: "Viewer", group: ResultGroup) -> "list[Image]":
+def measured_layers(viewer: Viewer, group: ResultGroup) -> list[Image]:
     """Layers that a result was made from, as far as they are there and not in colour."""
     found = named_layers(viewer.layers, str(group.mark.get("source", ""))) or ()
     return [layer for layer in found if layer is not None and not getattr(layer, "rgb", False)]
@@ -395,15 +365,11 @@ def _said(estimate: Estimate) -> str:
     return f"{estimate.value:.3g} µm ({ends}, {estimate.level:.0%}, {kind})"
 
 
-class NextImageTab(QWidget):
+class NextImageTab(ResultTab):
     """Expected errors with more photons, one more plane, or other distances."""
 
-    trouble = Signal(str)  # what is wrong, in words; "" when nothing is any more
-
-    def __init__(self, viewer: "Viewer") -> None:
-        super().__init__()
-        self._viewer = viewer
-        self._group: ResultGroup | None = None
+    def __init__(self, viewer: Viewer) -> None:
+        super().__init__(viewer)
         self.estimate = make_button("Esti&mate", HELP["estimate"], self.start)
         self.text = wrapped_label()
         self.plot = OutlookPlot(ThemeColors.of(viewer))
@@ -427,7 +393,7 @@ class NextImageTab(QWidget):
             group is None
             or former is None
             or group.name != former.name
-            or group.stored is not former.stored
+            or group.stored is not former.stored  # a run again makes a result of the same name
         )
         self._group = group if group is not None and group.layer(RECONSTRUCTION) else None
         self.setEnabled(self._group is not None)
@@ -437,10 +403,6 @@ class NextImageTab(QWidget):
 
     def on_slider(self) -> None:
         """The plan stays that of the frame it was made from."""
-
-    def set_theme_colors(self, colors: ThemeColors) -> None:
-        """Draw in the colours of another theme."""
-        self.plot.set_theme_colors(colors)
 
     def start(self) -> None:
         """Plan from the frame where napari's sliders stand."""
@@ -462,22 +424,16 @@ class NextImageTab(QWidget):
         self.plot.show()
         self.trouble.emit("")
 
-    def _on_failed(self, message: str) -> None:
-        self._clear()
-        self.trouble.emit(message)
-
     def _clear(self) -> None:
         self.text.clear()
         self.plot.hide()
 
 
-def plan_of_group(viewer: "Viewer", group: ResultGroup) -> "Generator[Progress, None, Outlook]":
+def plan_of_group(viewer: Viewer, group: ResultGroup) -> "Generator[Progress, None, Outlook]":
     """Plan the next image from the measured layers and settings of a result.
 
-    Raises
-    ------
-    RequestError, OpticsError, CheckpointError
-        The measured layers or the model are not there any more, or a setting is not known.
+    RequestError, OpticsError or CheckpointError if the measured layers or the model are not there
+    any more, or a setting is not known.
     """
     from napari_cvdm.reconstruction.methods import card_of_method
     from napari_cvdm.reconstruction.plan import with_planes
@@ -495,6 +451,7 @@ def plan_of_group(viewer: "Viewer", group: ResultGroup) -> "Generator[Progress, 
     known = {name: settings[name] for name in names if settings.get(name) is not None}
     if positions is not None:
         known["defocus_um"] = tuple(positions)
+    # Of a measured background the settings hold only a fingerprint.
     if settings.get("background") == "none":
         known["background"] = "none"
     request = ReconstructionRequest(image=image, model=str(settings["model"]), **known)
@@ -512,6 +469,6 @@ def _plan(request: ReconstructionRequest, pixels: Any) -> "Generator[Progress, N
 
     yield Progress(stage="reading", done=0, total=0)
     task = task_of(card_of_method(request.model))
-    frame = np.asarray(pixels)
+    frame = np.asarray(pixels)  # here, in the worker, because lazy pixels are read by this
     frame = frame if frame.ndim > len("YX") else frame[None]
     return (yield from plan_next_image(frame, resolve(request, task), task.name))

@@ -6,8 +6,10 @@ from threading import Event
 from typing import TYPE_CHECKING
 
 import numpy as np
+from napari.layers import Image, Layer
+from napari.viewer import Viewer
 from qtpy.QtCore import Qt, Signal
-from qtpy.QtWidgets import QGridLayout, QHBoxLayout, QLabel, QTabWidget, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QGridLayout, QHBoxLayout, QLabel, QTabWidget, QVBoxLayout
 from superqt.utils import qdebounced
 
 from napari_cvdm.analysis.correlations import Correlations, correlate_maps, describe_correlations
@@ -24,7 +26,7 @@ from napari_cvdm.widgets.common.plots import ErrorPlot, ThemeColors
 from napari_cvdm.widgets.common.run_panel import ERROR, INFORMATION, MessageLine
 from napari_cvdm.widgets.common.worker import LatestWork, listen, when_gone
 from napari_cvdm.widgets.inspect.further_tabs import NextImageTab, ProfileTab
-from napari_cvdm.widgets.inspect.pixel_tab import PixelTab
+from napari_cvdm.widgets.inspect.pixel_tab import PixelTab, ResultTab
 from napari_cvdm.widgets.layers.frames import frame_index, frame_pixels, result_frame, same_place
 from napari_cvdm.widgets.layers.layer_data import plugin_metadata
 from napari_cvdm.widgets.layers.result_layers import (
@@ -35,9 +37,6 @@ from napari_cvdm.widgets.layers.result_layers import (
 )
 
 if TYPE_CHECKING:
-    from napari.layers import Layer
-    from napari.viewer import Viewer
-
     from napari_cvdm.evaluation.calibration import Calibration
 
 ROWS = {"rate": "rate map λ", "spread": "spread", "structure": "structure"}
@@ -68,7 +67,7 @@ HELP = {
 class InspectWidget(Dock):
     """Plugins > CVDM reconstruction > Inspect."""
 
-    def __init__(self, napari_viewer: "Viewer") -> None:
+    def __init__(self, napari_viewer: Viewer) -> None:
         super().__init__()
         self._viewer = napari_viewer
         self._gone = gone = Event()
@@ -81,26 +80,24 @@ class InspectWidget(Dock):
         self._pages = (self.pixel, self.agreement, self.profile, self.next_image)
         self.tabs = QTabWidget()
         self.message = MessageLine()
-        self._troubles: dict[QWidget, str] = {}
-        self.tabs.addTab(self.pixel, "&Schedule")
-        self.tabs.addTab(self.agreement, "Spread and &error")
-        self.tabs.addTab(self.profile, "Profile")
-        self.tabs.addTab(self.next_image, "Ne&xt image")
+        self._troubles: dict[ResultTab, str] = {}
+        titles = ("&Schedule", "Spread and &error", "Profile", "Ne&xt image")
+        for tab, title in zip(self._pages, titles, strict=True):
+            self.tabs.addTab(tab, title)
+            tab.trouble.connect(partial(self._on_trouble, tab))
         self.group.setToolTip("The result to inspect: the layers of one reconstruction.")
         choice = fill_layout(QHBoxLayout(), label_field("&Result", self.group), (self.group, 1))
         fill_layout(QVBoxLayout(self), choice, (self.tabs, 1), self.message, margins=(4, 4, 4, 4))
         self.group.changed.connect(self.refresh)
-        for tab in self._pages:
-            tab.trouble.connect(partial(self._on_trouble, tab))
         # The interval at the chosen pixel is another one then.
         self.agreement.calibrated.connect(self._on_calibrated)
         listen(self, napari_viewer.dims.events.current_step, self._on_slider)
         listen(self, napari_viewer.events.theme, self._on_theme)
         self.show_group()
 
-    @qdebounced(timeout=50)
+    @qdebounced(timeout=50)  # ms: layers come and go many at a time
     def refresh(self) -> None:
-        """Show the chosen result as its layers are now; layers come and go many at a time."""
+        """Show the chosen result as its layers are now."""
         self.show_group()
 
     def show_group(self) -> None:
@@ -129,19 +126,19 @@ class InspectWidget(Dock):
         for tab in (self.pixel, self.profile):
             tab.set_group(self.group.value())
 
-    def _on_trouble(self, tab: QWidget, message: str) -> None:
+    def _on_trouble(self, tab: ResultTab, message: str) -> None:
         self._troubles[tab] = message
-        told = next((trouble for trouble in self._troubles.values() if trouble), "")
+        told = next(filter(None, self._troubles.values()), "")
         if told:
             self.message.say(ERROR, told)
-        elif self.pixel.isEnabled():
+        elif self.pixel.isEnabled():  # else the line says what is missing of the result
             self.message.clear()
 
     def _on_slider(self) -> None:
-        if not self._gone.is_set():
+        if not self._gone.is_set():  # the viewer outlives a dock that was removed
             self._show_frame()
 
-    @qdebounced(timeout=50)
+    @qdebounced(timeout=50)  # ms: a dragged slider passes many frames
     def _show_frame(self) -> None:
         for tab in self._pages:
             tab.on_slider()
@@ -152,16 +149,13 @@ class InspectWidget(Dock):
                 tab.set_theme_colors(ThemeColors.of(self._viewer))
 
 
-class AgreementTab(QWidget):
+class AgreementTab(ResultTab):
     """Rank correlations of rate map, spread, structure and error, and error against spread."""
 
     calibrated = Signal()
-    trouble = Signal(str)  # what is wrong, in words; "" when nothing is any more
 
-    def __init__(self, viewer: "Viewer") -> None:
-        super().__init__()
-        self._viewer = viewer
-        self._group: ResultGroup | None = None
+    def __init__(self, viewer: Viewer) -> None:
+        super().__init__(viewer)
         self._frame: tuple[int, ...] = ()
         self._note = ""
         self.truth = ChoiceBox(viewer, self._truth_entries)
@@ -198,6 +192,7 @@ class AgreementTab(QWidget):
         for row, (first, title) in enumerate({"": "Spearman's ρ", **ROWS}.items()):
             for column, (second, head) in enumerate({"": title, **COLUMNS}.items()):
                 is_head = not (row and column)
+                # Of each pair only one order has a number; the other cells stay empty.
                 if not is_head and f"{first}_{second}" not in Correlations.__dataclass_fields__:
                     continue
                 cell = QLabel(head if is_head else "")
@@ -211,8 +206,7 @@ class AgreementTab(QWidget):
         return table
 
     def _truth_entries(self) -> list[ChoiceItem]:
-        from napari.layers import Image
-
+        # A truth has one value for each pixel, and one grid; another reconstruction may serve.
         entries = [
             ChoiceItem(text=layer.name, key=layer, value=layer, preferred=self._fits(layer))
             for layer in self._viewer.layers
@@ -223,7 +217,7 @@ class AgreementTab(QWidget):
         ]
         return [ChoiceItem(text="none", key=None, value=None), *entries]
 
-    def _fits(self, layer: "Layer") -> bool:
+    def _fits(self, layer: Layer) -> bool:
         """Whether a layer is marked as a truth and lies on the grid of the result."""
         rate = None if self._group is None else self._group.rate
         return (
@@ -238,7 +232,7 @@ class AgreementTab(QWidget):
         other = group is None or self._group is None or group.name != self._group.name
         self._group = group if group is not None and not group.missing() else None
         self.setEnabled(self._group is not None)
-        if other:
+        if other:  # what lies on the grid of one result need not lie on that of another
             self.truth.choose_preferred()
         self.refresh()
 
@@ -251,14 +245,10 @@ class AgreementTab(QWidget):
         ):
             self.refresh()
 
-    def set_theme_colors(self, colors: ThemeColors) -> None:
-        """Draw in the colours of another theme."""
-        self.plot.set_theme_colors(colors)
-
-    @qdebounced(timeout=200)
+    @qdebounced(timeout=200)  # ms
     def refresh(self) -> None:
         """Compare again."""
-        self.work.cancel()
+        self.work.cancel()  # else the answer of the former frame or truth may arrive after this
         self.calibrate.setEnabled(self._group is not None and self.truth.value() is not None)
         if self._group is None:
             self._clear()
@@ -270,10 +260,10 @@ class AgreementTab(QWidget):
         except ValueError as error:
             self._on_failed(str(error))
             return
-        phase = self._group.mark.get("unit") == "rad"
-        self.work.start(correlate_maps(frame, truth, phase=phase), total=2)
+        # A phase is known up to a constant, which is no error.
+        self.work.start(correlate_maps(frame, truth, phase=self.unit == "rad"), total=2)
 
-    def _truth_pixels(self, group: ResultGroup, layer: "Layer | None") -> "np.ndarray | None":
+    def _truth_pixels(self, group: ResultGroup, layer: Layer | None) -> np.ndarray | None:
         self._note = ""
         rate = group.rate
         if layer is None or rate is None:
@@ -306,12 +296,9 @@ class AgreementTab(QWidget):
 
         if truth is not None:
             settings = group.mark.get("provenance", {}).get("settings", {})
-            self.fitting.start(
-                calibrate_frame(
-                    frame, truth, settings, layer.name, phase=group.mark.get("unit") == "rad"
-                ),
-                total=1,
-            )
+            phase = self.unit == "rad"
+            work = calibrate_frame(frame, truth, settings, layer.name, phase=phase)
+            self.fitting.start(work, total=1)
 
     def _on_calibrated(self, found: "Calibration") -> None:
         if self._group is None:
@@ -328,15 +315,10 @@ class AgreementTab(QWidget):
             value = getattr(found, f"{first}_{second}")
             label.setText("–" if value is None or math.isnan(value) else f"{value:.2f}")
         self.trouble.emit("")
-        unit = "" if self._group is None else str(self._group.mark.get("unit", ""))
-        self.text.setText(describe_correlations(found, unit) + self._note)
+        self.text.setText(describe_correlations(found, self.unit) + self._note)
         self.plot.setVisible(found.by_spread is not None)
         if found.by_spread is not None:
-            self.plot.show_error(found.by_spread, unit)
-
-    def _on_failed(self, message: str) -> None:
-        self._clear()
-        self.trouble.emit(message)
+            self.plot.show_error(found.by_spread, self.unit)
 
     def _clear(self) -> None:
         for label in self.numbers.values():

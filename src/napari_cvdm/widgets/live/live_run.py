@@ -11,6 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from napari.layers import Image
 from qtpy.QtCore import QObject, QTimer, Signal
 
 from napari_cvdm.core.request import ImageStack, ReconstructionRequest, RequestError
@@ -22,8 +23,6 @@ from napari_cvdm.widgets.layers.layer_data import layer_pixel_um, plugin_metadat
 from napari_cvdm.widgets.layers.placement import Placement, axis_letters
 
 if TYPE_CHECKING:
-    from napari.layers import Image
-
     from napari_cvdm.live.follow import LiveFrame, SkippedFrame
 
 
@@ -35,24 +34,13 @@ class LayerFeed:
     slider moves. So the feed listens to both, and does not post a frame that equals the last one
     bit by bit. Pixels written in place into a hidden layer emit nothing and are not seen.
 
-    Parameters
-    ----------
-    layer : Image
-        The last index along its time axis is the newest frame. The finest level of a multiscale
-        layer is read.
-    planes : int
-        Defocus planes of a frame.
-    post : callable
-        Takes a function that returns the frame as an `ImageStack`, or raises ValueError. It is
-        called in the thread that wrote the pixels.
-
-    Raises
-    ------
-    RequestError, ImageFileError
-        A layer that cannot be followed: colour, axes or a pixel that is not square.
+    The newest frame is the last along the time axis, in the finest level. It has so many defocus
+    `planes`. `post` takes a function that returns it as an `ImageStack`, or raises ValueError; it
+    is called in the thread that wrote the pixels. RequestError or ImageFileError for a layer that
+    cannot be followed: colour, axes or a pixel that is not square.
     """
 
-    def __init__(self, layer: "Image", planes: int, post: Callable[[ReadFrame], None]) -> None:
+    def __init__(self, layer: Image, planes: int, post: Callable[[ReadFrame], None]) -> None:
         self.layer = layer
         self._planes, self._post = planes, post
         self._last: np.ndarray | None = None
@@ -68,8 +56,8 @@ class LayerFeed:
             "source": layer.name,
             "metadata": optics,
         }
-        layer.events.data.connect(self._on_changed)
-        layer.events.set_data.connect(self._on_changed)
+        layer.events.data.connect(self.post_now)
+        layer.events.set_data.connect(self.post_now)
 
     def _newest(self) -> tuple[np.ndarray, str]:
         from napari_cvdm.live.follow import newest_index
@@ -82,9 +70,9 @@ class LayerFeed:
             )
         data = layer.data[0] if layer.multiscale else layer.data
         index, axes = newest_index(data.shape, axis_letters(layer), self._planes)
-        return np.array(data[index]), axes
+        return np.array(data[index]), axes  # a copy: the camera may write the next frame there
 
-    def post_now(self) -> None:
+    def post_now(self, _: object = None) -> None:
         """Post the frame that is there, unless it was posted already."""
         try:
             pixels, axes = self._newest()
@@ -92,20 +80,16 @@ class LayerFeed:
             # The layer got other axes meanwhile; the one who follows says it.
             self._post(partial(_refuse, str(error)))
             return
-        if self._last is not None and np.array_equal(
-            pixels, self._last, equal_nan=pixels.dtype.kind == "f"
-        ):
+        is_float = pixels.dtype.kind == "f"  # integers have no NaN to compare
+        if self._last is not None and np.array_equal(pixels, self._last, equal_nan=is_float):
             return
         self._last = pixels
         self._post(partial(_frame, pixels, axes, self._known))
 
-    def _on_changed(self, event: object = None) -> None:
-        self.post_now()
-
     def close(self) -> None:
         """Listen no more."""
-        self.layer.events.data.disconnect(self._on_changed)
-        self.layer.events.set_data.disconnect(self._on_changed)
+        self.layer.events.data.disconnect(self.post_now)
+        self.layer.events.set_data.disconnect(self.post_now)
 
 
 def _frame(pixels: np.ndarray, axes: str, known: dict[str, Any]) -> ImageStack:
@@ -131,13 +115,14 @@ def follow_source(
 
     running = Progress(stage="following", done=0, total=0)
     yield running
+    # A frame that is given up in mid-work counts as dropped when the generator is closed.
     with closing(follow(source, template, load_model(template.model))) as events:
         for event in events:
             if isinstance(event, LiveFrame):
                 frames.put(event)
             elif isinstance(event, SkippedFrame):
                 refused.put(event)
-            yield running
+            yield running  # also while no frame comes: here a stop is heard
 
 
 class LiveRun(QObject):
@@ -147,12 +132,8 @@ class LiveRun(QObject):
     the newest frame, as often as the window can draw it. `ended` (the reason as a text; whether the
     run failed) comes last.
 
-    Parameters
-    ----------
-    template : ReconstructionRequest
-        All settings; its image does not matter.
-    on_stop : callable
-        Called once when nothing more is to be posted.
+    `template` holds all settings; its image does not matter. `on_stop` is called once when nothing
+    more is to be posted.
     """
 
     framed = Signal(object)
@@ -196,7 +177,7 @@ class LiveRun(QObject):
         The reason `why` goes to `ended`; of several reasons the first counts.
         """
         if not self.source.stopped:
-            self._why = self._why or why
+            self._why = self._why or why  # a failure may have come first
             self._release()
             self._job.cancel()
 
@@ -220,5 +201,5 @@ class LiveRun(QObject):
     def _on_ended(self) -> None:
         self._clock.stop()
         self._release()
-        self._deliver()
+        self._deliver()  # what came after the last tick
         self.ended.emit(self._why, self._failed)

@@ -7,6 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from napari.layers import Layer
+from napari.utils.events import Event
+from napari.viewer import Viewer
 from qtpy.QtCore import QTimer, Signal
 from qtpy.QtGui import QHideEvent
 from qtpy.QtWidgets import QHBoxLayout, QSpinBox, QStyle, QVBoxLayout, QWidget
@@ -40,10 +43,6 @@ from napari_cvdm.widgets.layers.shown_layers import show_layers, show_result_in_
 from napari_cvdm.widgets.live.live_run import LayerFeed, LiveRun
 
 if TYPE_CHECKING:
-    from napari.layers import Layer
-    from napari.utils.events import Event
-    from napari.viewer import Viewer
-
     from napari_cvdm.live.follow import LiveFrame, SkippedFrame
 
 MOST_STEPS = 100
@@ -76,7 +75,7 @@ TWO_LAYERS = (
 class LiveWidget(Dock):
     """Plugins > CVDM reconstruction > Live."""
 
-    def __init__(self, napari_viewer: "Viewer") -> None:
+    def __init__(self, napari_viewer: Viewer) -> None:
         super().__init__()
         self._viewer = napari_viewer
         # At most one; it outlives this widget, and must not go on without it.
@@ -88,8 +87,7 @@ class LiveWidget(Dock):
         self._done = 0
         self._title = ""
         self._started_with: dict[str, Any] = {}
-        problem = engine_problem()
-        if problem:
+        if problem := engine_problem():
             QVBoxLayout(self).addWidget(wrapped_label(problem))
             return
         self._lay_out()
@@ -100,7 +98,7 @@ class LiveWidget(Dock):
         self.panel.asked.connect(self.start_full)
         self._hidden = QTimer(self)
         self._hidden.setSingleShot(True)
-        self._hidden.setInterval(0)
+        self._hidden.setInterval(0)  # ms: after the event in which a dock that moves is shown again
         self._hidden.timeout.connect(self._on_hidden)
         when_gone(self, _stop_all, self._runs)
         self._on_changed()
@@ -182,6 +180,7 @@ class LiveWidget(Dock):
                 )
             warnings = self.form.warnings()
         except ValueError as error:
+            # Frames of the old settings would belong to a form that says something else.
             self.stop(str(error))
             self._say(ERROR, str(error))
             return
@@ -214,9 +213,8 @@ class LiveWidget(Dock):
         asked = {
             name: value for name, value in settings.items() if name not in ("followed", "second")
         }
-        template = ReconstructionRequest(
-            image=ImageStack(array=np.zeros((1, 1)), axes="YX"), **asked
-        )
+        blank = ImageStack(array=np.zeros((1, 1)), axes="YX")  # each frame takes its place
+        template = ReconstructionRequest(image=blank, **asked)
         source, self._title = self._open(count_planes(task.planes, settings.get("defocus_um")))
         run = LiveRun(source, template, title=f"Following {self._title}", on_stop=self._on_stop)
         run.framed.connect(self._on_frame)
@@ -224,7 +222,7 @@ class LiveWidget(Dock):
         run.ended.connect(self._on_ended)
         self._started_with = settings
         self._live, self._done = None, 0
-        self._runs.append(run)
+        self._runs.append(run)  # before the viewer can tell that the layer is gone
         self._viewer.layers.events.removed.connect(self._on_removed)
         self.message.clear()
         self.status.setText("loading the model")
@@ -238,8 +236,9 @@ class LiveWidget(Dock):
             return FolderWatch(folder), str(folder.name)
         newest: LatestValue[ReadFrame] = LatestValue()
         self._feed = LayerFeed(layer, planes, newest.put)
+        # A typed pixel size goes before that of the layer, also for where the result lies.
         self._place = self._feed.place.with_pixel(self.form.settings()["pixel_um"])
-        self._feed.post_now()
+        self._feed.post_now()  # the frame that is there is the first
         return newest, self._place.name
 
     def stop(self, why: str) -> None:
@@ -270,6 +269,7 @@ class LiveWidget(Dock):
             f"{describe_pace(frame.frames_per_s)}, {frame.dropped} dropped{skipped}, latency "
             f"{frame.latency_s:.3g} s"
         )
+        # Warnings come with every frame, and must not hide what was said of one.
         if frame.warnings and self.message.isHidden():
             self._say(WARNING, " ".join(frame.warnings))
 
@@ -279,7 +279,7 @@ class LiveWidget(Dock):
     def _source_is_there(self) -> bool:
         return self._feed is None or self._feed.layer in self._viewer.layers
 
-    def _on_removed(self, event: "Event") -> None:
+    def _on_removed(self, event: Event) -> None:
         if not self._source_is_there():
             self.stop(SOURCE_REMOVED)
         elif self._live is not None and event.value is self._live.layer:
@@ -300,7 +300,7 @@ class LiveWidget(Dock):
         self._live = None
         self.status.setText(f"{self._done} reconstructed, {run.source.dropped} dropped")
         self._on_changed()
-        if why:
+        if why:  # after the form had its say, which would replace it
             self._say(ERROR if failed else INFORMATION, why)
 
     def start_full(self) -> None:
@@ -308,7 +308,7 @@ class LiveWidget(Dock):
         task = self.form.task
         if self._last is None or task is None or self.panel.busy:
             return
-        frame, place = self._last
+        frame, place = self._last  # the one that is seen, though a newer one may be in work
         try:
             request = ReconstructionRequest(image=frame.image, **self.form.settings())
         except ValueError as error:
@@ -342,6 +342,7 @@ def describe_pace(frames_per_s: float) -> str:
 
 def _differ(settings: Mapping[str, Any], others: Mapping[str, Any]) -> bool:
     """Whether settings by the same names differ; images do unless they are the very same."""
+    # A comparison of arrays gives an array, which is neither true nor false.
     pairs = [(one, others[name]) for name, one in settings.items()]
     return any(
         one is not other
@@ -350,7 +351,7 @@ def _differ(settings: Mapping[str, Any], others: Mapping[str, Any]) -> bool:
     )
 
 
-def _stop_all(runs: "list[LiveRun]") -> None:
+def _stop_all(runs: list[LiveRun]) -> None:  # knows no dock: see `when_gone`
     for run in runs:
         run.stop("")
 
@@ -390,16 +391,11 @@ class LiveSource(QWidget):
         """The folder to follow; None as long as none is named."""
         return self.path.value()
 
-    def set_folder(self, folder: str | Path) -> None:
-        """Follow a folder."""
-        self.kind.setCurrentIndex(1)
-        self.path.set_value(folder)
-
 
 class LiveLayer:
     """Shows frame after frame in one layer; contrast limits stay those of the first."""
 
-    def __init__(self, viewer: "Viewer", place: Placement) -> None:
+    def __init__(self, viewer: Viewer, place: Placement) -> None:
         self._viewer = viewer
         self.place = place
         self.layer: Layer | None = None

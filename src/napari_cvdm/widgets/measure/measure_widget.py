@@ -5,9 +5,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from napari.layers import Image, Labels, Layer
+from napari.viewer import Viewer
 from qtpy.QtCore import Qt
 from qtpy.QtGui import QGuiApplication, QKeySequence
 from qtpy.QtWidgets import (
@@ -65,10 +67,6 @@ from napari_cvdm.widgets.measure.measured_layers import (
     threshold_of,
 )
 
-if TYPE_CHECKING:
-    from napari.layers import Image, Layer
-    from napari.viewer import Viewer
-
 HELP = {
     "result": (
         "A reconstruction, made with Reconstruct. Its posterior samples, if they were kept, give "
@@ -110,6 +108,7 @@ ABOUT = (
 KEEP_SAMPLES = "No intervals: tick Keep samples in a run with two or more samples."
 WIDEST_REMARK_PX = 170
 OUTDATED = "This table is of an earlier mask, result or setting. Measure again."
+# Of Labels and Shapes; events that a layer does not have are left out.
 CHANGES = ("data", "paint", "labels_update", "scale", "translate", "rotate", "shear", "affine")
 SELECTIONS = ("selected_label", "highlight")  # events of Labels and of Shapes
 
@@ -133,11 +132,12 @@ def columns_of(unit: str) -> dict[str, str]:
 class MeasureWidget(Dock):
     """Plugins > CVDM reconstruction > Measure."""
 
-    def __init__(self, napari_viewer: "Viewer") -> None:
+    def __init__(self, napari_viewer: Viewer) -> None:
         super().__init__()
         self._viewer = napari_viewer
         self._measured: tuple[Any, Any] | None = None  # result and mask of the table
         self._selected = Follower(self, self._on_selected, SELECTIONS)
+        # A run again keeps its layers and gives them other metadata, as a calibration does.
         self._renewed = Follower(self, self._on_changed, ("metadata",))
         self._changed = [Follower(self, self._on_outdated, CHANGES) for _ in range(2)]
         self.result = LayerChoice(napari_viewer, accepts=is_result)
@@ -233,7 +233,7 @@ class MeasureWidget(Dock):
             self._on_outdated()
         for button in (self.copy, self.save):
             button.setEnabled(self.table.rowCount() > 0)
-        if self.panel.busy:
+        if self.panel.busy:  # its line belongs to the run
             return
         if chosen is None:
             self.panel.message.say(
@@ -249,7 +249,7 @@ class MeasureWidget(Dock):
         else:
             self.panel.message.clear()
 
-    def _frames(self, chosen: MeasuredResult, mask: "Layer") -> list[Any]:
+    def _frames(self, chosen: MeasuredResult, mask: Layer) -> list[Any]:
         """Frames of the result with their masks: the one that is shown, or every one."""
         indices, point = chosen.indices(), self._viewer.dims.point
         every = self.every_frame.isChecked() and len(indices) > 1
@@ -291,23 +291,24 @@ class MeasureWidget(Dock):
             on_result=partial(self._on_measured, mask, made_with, chosen.warnings),
             cancelled="nothing was measured",
         )
+        # From the start on, so that a change while it is measured is seen, too.
         self._measured = (chosen.layer, mask)
         for follower, layer in zip(self._changed, self._measured, strict=True):
             follower.follow(layer)
 
     def _on_measured(
         self,
-        mask: "Layer",
+        mask: Layer,
         made_with: dict[str, object],
         warnings: tuple[str, ...],
         measured: tuple[FrameMeasures, ...],
     ) -> None:
         self.table.show_objects(measured, made_with)
-        if self._measured is not None:
+        if self._measured is not None:  # else something was changed while it was measured
             self.outdated.clear()
         for button in (self.copy, self.save):
             button.setEnabled(True)
-        if len(measured) == 1:
+        if len(measured) == 1:  # features belong to a label, whatever the frame
             store_features(mask, measured[0], str(made_with["unit"]))
         doubts = [_say_doubts(warnings)] if warnings else []
         self.panel.message.report(_summarise(measured, made_with), doubts)
@@ -337,8 +338,6 @@ class MeasureWidget(Dock):
         chosen: MeasuredResult,
         suggested: tuple[np.ndarray, tuple[float | None, ...]],
     ) -> None:
-        from napari.layers import Labels
-
         masks, thresholds = suggested
         layer = Labels(
             masks.reshape(chosen.layer.data.shape),
@@ -368,9 +367,9 @@ class MeasureWidget(Dock):
         if mask is None:
             return
         label = getattr(mask, "selected_label", None)
-        if label is None:
+        if label is None:  # shapes are counted from 0, objects from 1; 0 is no object
             label = min(mask.selected_data, default=-1) + 1
-        with signals_blocked(self.table):
+        with signals_blocked(self.table):  # else the row would select the object again
             self.table.select_object(int(label))
 
     def _on_row(self) -> None:
@@ -383,14 +382,15 @@ class MeasureWidget(Dock):
             if axis in layer.axis_labels:
                 number = layer.axis_labels.index(axis)
                 world = layer.data_to_world([position] * layer.ndim)[number]
+                # napari aligns the axes of layers at the last ones.
                 self._viewer.dims.set_point(self._viewer.dims.ndim - layer.ndim + number, world)
         if hasattr(mask, "selected_label"):
             mask.selected_label = label
-        else:
+        else:  # shapes are counted from 0
             mask.selected_data = {label - 1}
         self._centre(mask, layer, label)
 
-    def _centre(self, mask: "Layer", layer: "Image", label: int) -> None:
+    def _centre(self, mask: Layer, layer: Image, label: int) -> None:
         """Move the view to an object."""
         index = frame_index(self._viewer, layer)
         try:
@@ -434,14 +434,13 @@ def features_of(one: ObjectMeasure, unit: str) -> dict[str, float]:
     return {name: found.value for name, found in numbers.items() if found is not None}
 
 
-def store_features(mask: "Layer", measured: FrameMeasures, unit: str) -> None:
+def store_features(mask: Layer, measured: FrameMeasures, unit: str) -> None:
     """Store the numbers as features of a Labels layer that has no others.
 
     napari shows features under the cursor.
     """
-    from napari.layers import Labels
-
     rows = [features_of(one, unit) for one in measured.objects]
+    # Ours end in a unit; what the user loaded stays.
     own = {"index", *(name for name in mask.features.columns if name.endswith("]"))}
     if isinstance(mask, Labels) and set(mask.features.columns) <= own:
         mask.features = {
@@ -472,6 +471,7 @@ def _summarise(measured: tuple[FrameMeasures, ...], made_with: dict[str, object]
 
 def format_estimate(estimate: Estimate) -> str:
     """A value ± half of its interval, with as many decimals as that has meaning: two digits."""
+    # An interval without width has no logarithm, and so no digits.
     if estimate.low is None or estimate.high is None or estimate.high == estimate.low:
         return f"{estimate.value:.4g}"
     half = (estimate.high - estimate.low) / 2
@@ -494,6 +494,7 @@ class ObjectTable(QTableWidget):
         self.setTabKeyNavigation(False)
         self.setMinimumHeight(6 * self.fontMetrics().height())
         shortcut = QShortcut(QKeySequence(QKeySequence.StandardKey.Copy), self)
+        # Elsewhere in napari this key copies other things.
         shortcut.setContext(Qt.ShortcutContext.WidgetShortcut)
         shortcut.activated.connect(self.copy)
 
@@ -507,10 +508,11 @@ class ObjectTable(QTableWidget):
         self._rows = object_rows(measured, made_with)
         self._objects = [(frame.place, one.label) for frame in measured for one in frame.objects]
         axes, columns = list(measured[0].place), columns_of(str(made_with["unit"]))
-        with signals_blocked(self):
+        with signals_blocked(self):  # an emptied table selects nothing in the mask
             self.clear()
             self.clearSelection()
-        self.setColumnCount(len(axes) + len(columns))
+        remark = len(axes) + len(columns) - 1
+        self.setColumnCount(remark + 1)
         self.setHorizontalHeaderLabels([*axes, *columns])
         for column, tip in enumerate(columns.values(), start=len(axes)):
             self.horizontalHeaderItem(column).setToolTip(tip)
@@ -522,17 +524,16 @@ class ObjectTable(QTableWidget):
         self.setRowCount(len(lines))
         for row, line in enumerate(lines):
             for column, text in enumerate(line):
-                self.setItem(row, column, _item(text, is_number=column < len(line) - 1))
+                self.setItem(row, column, _item(text, is_number=column < remark))
             if line[-1]:  # seen in a narrow dock, too
-                self.item(row, len(axes)).setIcon(
-                    self.style().standardIcon(QStyle.StandardPixmap.SP_MessageBoxWarning)
-                )
-                self.item(row, len(axes)).setToolTip(line[-1])
-        self.setColumnHidden(self.columnCount() - 1, not any(line[-1] for line in lines))
+                item = self.item(row, len(axes))
+                item.setIcon(self.style().standardIcon(QStyle.StandardPixmap.SP_MessageBoxWarning))
+                item.setToolTip(line[-1])
+        self.setColumnHidden(remark, not any(line[-1] for line in lines))
         self.horizontalHeader().setSectionResizeMode(QHeaderView.ResizeMode.Interactive)
         self.horizontalHeader().setStretchLastSection(True)
         self.resizeColumnsToContents()
-        remark = self.columnCount() - 1
+        # A long remark wraps in its column instead of widening the table.
         self.setColumnWidth(remark, min(WIDEST_REMARK_PX, self.columnWidth(remark)))
         self.horizontalHeaderItem(remark).setTextAlignment(
             Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter

@@ -5,35 +5,24 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from itertools import product
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from napari.layers import Image, Labels, Layer, Shapes
+from napari.viewer import Viewer
 
 from napari_cvdm.analysis.measure import PHASE, MaskFrame, MeasuredFrame
 from napari_cvdm.core.request import RequestError
-from napari_cvdm.widgets.layers.layer_data import (
-    METADATA_KEY,
-    layer_pixel_um,
-    plugin_metadata,
-)
-from napari_cvdm.widgets.layers.result_layers import (
-    RECONSTRUCTION,
-    SAMPLES,
-    UNTRUSTED,
-    groups_of,
-)
-
-if TYPE_CHECKING:
-    from napari.layers import Image, Labels, Layer, Shapes
-    from napari.viewer import Viewer
+from napari_cvdm.widgets.layers.layer_data import METADATA_KEY, layer_pixel_um, plugin_metadata
+from napari_cvdm.widgets.layers.result_layers import RECONSTRUCTION, SAMPLES, UNTRUSTED, groups_of
 
 MASK = "mask"
-PIXEL_TOLERANCE = 0.01
+PIXEL_TOLERANCE = 0.01  # relative
 WITHOUT_INSIDE = ("line", "path")
 Index = tuple[int, ...]
 
 
-def is_result(layer: "Layer") -> bool:
+def is_result(layer: Layer) -> bool:
     """Whether a layer is a reconstruction of ours that lies in memory or is read frame by frame."""
     metadata = plugin_metadata(layer)
     is_image = metadata.get("role") == RECONSTRUCTION and not getattr(layer, "multiscale", False)
@@ -47,28 +36,27 @@ class MeasuredResult:
     Samples and untrusted pixels may be missing.
     """
 
-    layer: "Image"
-    samples: "Layer | None" = field(repr=False)
-    untrusted: "Layer | None" = field(repr=False)
+    layer: Image
+    samples: Layer | None = field(repr=False)
+    untrusted: Layer | None = field(repr=False)
+    unit: str  # of its values: ``rad`` or ``counts``
+    group: str  # the name that its layers share
+    source: str  # name of the measured layer
+    provenance: dict[str, Any] = field(repr=False)
 
     @classmethod
-    def of(cls, viewer: "Viewer", layer: "Image") -> "MeasuredResult":
+    def of(cls, viewer: Viewer, layer: Image) -> "MeasuredResult":
         """The result that a reconstruction layer belongs to, as the viewer holds it now."""
+        known = plugin_metadata(layer)
         return cls(
             layer=layer,
             samples=_find_partner(viewer, layer, SAMPLES, 1),
             untrusted=_find_partner(viewer, layer, UNTRUSTED, 0),
+            unit=str(known.get("unit", "")),
+            group=str(known.get("group", layer.name)),
+            source=str(known.get("source", layer.name)),
+            provenance=dict(known["provenance"]),
         )
-
-    @property
-    def provenance(self) -> dict[str, Any]:
-        """How it was made."""
-        return dict(plugin_metadata(self.layer)["provenance"])
-
-    @property
-    def unit(self) -> str:
-        """Of its values: ``rad`` or ``counts``."""
-        return str(plugin_metadata(self.layer).get("unit", ""))
 
     @property
     def is_phase(self) -> bool:
@@ -81,21 +69,11 @@ class MeasuredResult:
         return tuple(self.provenance.get("warnings", ()))
 
     @property
-    def group(self) -> str:
-        """The name that its layers share."""
-        return str(plugin_metadata(self.layer).get("group", self.layer.name))
-
-    @property
     def run(self) -> str:
         """Fingerprint of the run that made it: another run with the same model has another one."""
-        names = ("inputs", "settings", "timings_s")
+        names = ("inputs", "settings", "timings_s")  # the times differ where all else is the same
         known = {name: self.provenance.get(name) for name in names}
         return sha256(json.dumps([self.group, known], default=str).encode()).hexdigest()
-
-    @property
-    def source(self) -> str:
-        """Name of the measured layer."""
-        return str(plugin_metadata(self.layer).get("source", self.layer.name))
 
     @property
     def calibration(self) -> dict[str, Any]:
@@ -106,10 +84,7 @@ class MeasuredResult:
     def pixel_um(self) -> float:
         """Pixel size [um]: of the layer, or else of the settings of a phase.
 
-        Raises
-        ------
-        RequestError
-            The layer was given another pixel size than the phase was reconstructed with.
+        RequestError if it is not known, or if a phase was reconstructed with another one.
         """
         shown = layer_pixel_um(self.layer)
         used = self.provenance["settings"].get("pixel_um") if self.is_phase else None
@@ -128,13 +103,7 @@ class MeasuredResult:
         return float(known)
 
     def wavelength_um(self) -> float | None:
-        """Vacuum wavelength of a phase [um].
-
-        Raises
-        ------
-        RequestError
-            The reconstruction of a phase does not say it.
-        """
+        """Vacuum wavelength of a phase [um]; RequestError if its reconstruction does not say it."""
         wavelength_um = self.provenance["settings"].get("wavelength_um")
         if not self.is_phase:
             return None
@@ -165,6 +134,7 @@ class MeasuredResult:
     def frame(self, index: Index, *, above_background: bool = False) -> MeasuredFrame:
         """One frame, not read yet."""
         axes = zip(self.layer.axis_labels, index, self.layer.data.shape, strict=False)
+        # Axes of one frame tell nothing, and the other layers may lack them.
         long = [(label, position) for label, position, size in axes if size > 1]
         positions = [position for _, position in long]
         return MeasuredFrame(
@@ -182,7 +152,7 @@ class MeasuredResult:
         )
 
 
-def _find_partner(viewer: "Viewer", layer: "Image", role: str, skipped: int) -> "Layer | None":
+def _find_partner(viewer: Viewer, layer: Image, role: str, skipped: int) -> Layer | None:
     """The layer of this role in the same group with the same frames.
 
     The frames follow after `skipped` leading axes of its own.
@@ -202,17 +172,15 @@ def _find_partner(viewer: "Viewer", layer: "Image", role: str, skipped: int) -> 
     return fits[-1] if fits else None
 
 
-def _take_frame(layer: "Layer", positions: Sequence[int], skipped: int) -> Any:
+def _take_frame(layer: Layer, positions: Sequence[int], skipped: int) -> Any:
     """The frame at these positions along the axes that are longer than one; lazy data stay lazy."""
     rest = iter(positions)
     index = tuple(0 if size == 1 else next(rest) for size in layer.data.shape[skipped:-2])
     return layer.data[(slice(None),) * skipped + index]
 
 
-def is_mask(layer: "Layer") -> bool:
+def is_mask(layer: Layer) -> bool:
     """Whether a layer can say where to measure: Labels that the user made, or Shapes."""
-    from napari.layers import Labels, Shapes
-
     return isinstance(layer, Labels | Shapes) and plugin_metadata(layer).get("role") != UNTRUSTED
 
 
@@ -221,37 +189,24 @@ def mark_suggested(result: MeasuredResult, thresholds: Sequence[float | None]) -
     return {METADATA_KEY: {"role": MASK, "of": result.run, "thresholds": list(thresholds)}}
 
 
-def threshold_of(mask: "Layer", result: MeasuredResult, number: int) -> float | None:
+def threshold_of(mask: Layer, result: MeasuredResult, number: int) -> float | None:
     """The threshold by which a mask was suggested for a frame of this result, if it was."""
     known = plugin_metadata(mask)
     thresholds = known.get("thresholds", ())
+    # A mask may be put over another result, whose samples this threshold says nothing of.
     if known.get("of") != result.run or number >= len(thresholds):
         return None
     found = thresholds[number]
     return None if found is None else float(found)
 
 
-def mask_frame(mask: "Layer", image: "Image", index: Index, point: Sequence[float]) -> MaskFrame:
-    """The regions of one frame of an image.
+def mask_frame(mask: Layer, image: Image, index: Index, point: Sequence[float]) -> MaskFrame:
+    """The regions of the frame with this index along the leading axes of an image.
 
-    Parameters
-    ----------
-    mask : Labels or Shapes
-        With fewer axes than the image it holds for every frame.
-    image : Image
-    index : tuple of int
-        Of the frame, along the leading axes of the image.
-    point : sequence of float
-        In world coordinates, such as ``viewer.dims.point``. The mask is read there along axes that
-        the image lacks.
-
-    Raises
-    ------
-    RequestError
-        A mask without this frame; shapes that have no inside or cover no pixel.
+    A mask with fewer axes than the image holds for every frame. Along axes that the image lacks,
+    the mask is read at `point`, in world coordinates such as ``viewer.dims.point``. RequestError
+    for a mask without this frame, and for shapes that have no inside or cover no pixel.
     """
-    from napari.layers import Shapes
-
     if not isinstance(mask, Shapes):
         return _labels_frame(mask, image, index, point)
     regions = _rasterise_shapes(mask, image, index, point)
@@ -259,7 +214,7 @@ def mask_frame(mask: "Layer", image: "Image", index: Index, point: Sequence[floa
 
 
 def _map_between(
-    source: "Layer", target: "Layer", point: Sequence[float]
+    source: Layer, target: Layer, point: Sequence[float]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Matrix and offset that map pixels of one layer to pixels of another.
 
@@ -267,6 +222,7 @@ def _map_between(
     """
 
     def there(pixel: np.ndarray) -> np.ndarray:
+        # napari aligns the axes of layers at the last ones.
         world = np.zeros(max(len(point), source.ndim))
         world[-len(point) :] = point
         world[-source.ndim :] = source.data_to_world(pixel)
@@ -276,15 +232,13 @@ def _map_between(
     return np.stack([there(axis) - offset for axis in np.eye(source.ndim)], axis=1), offset
 
 
-def _labels_frame(
-    mask: "Labels", image: "Image", index: Index, point: Sequence[float]
-) -> MaskFrame:
+def _labels_frame(mask: Labels, image: Image, index: Index, point: Sequence[float]) -> MaskFrame:
     matrix, offset = _map_between(image, mask, point)
     labels: Any = mask.data[0] if mask.multiscale else mask.data
     at_frame = matrix[:, :-2] @ np.array(index, float) + offset
     frame = []
     for position, size, label in zip(at_frame, labels.shape[:-2], mask.axis_labels, strict=False):
-        number = 0 if size == 1 else round(float(position))
+        number = 0 if size == 1 else round(float(position))  # one frame holds for all
         if not 0 <= number < size:
             raise RequestError(
                 f"the mask {mask.name} has no frame {number} on axis {label}; it has {size}. Draw "
@@ -298,11 +252,9 @@ def _labels_frame(
 
 
 def _rasterise_shapes(
-    mask: "Shapes", image: "Image", index: Index, point: Sequence[float]
+    mask: Shapes, image: Image, index: Index, point: Sequence[float]
 ) -> np.ndarray:
     """The n-th shape of a layer as region n, drawn by napari on the pixels of the image."""
-    from napari.layers import Shapes
-
     matrix, offset = _map_between(mask, image, point)
     placed = [np.asarray(vertices) @ matrix.T + offset for vertices in mask.data]
     # An axis of one frame holds every shape.
@@ -327,6 +279,7 @@ def _rasterise_shapes(
         shape_type=[mask.shape_type[number] for number in here],
         ndim=2,
     )
+    # napari numbers the shapes that it draws here; the user knows those of the whole layer.
     regions = np.array([0, *(number + 1 for number in here)])[drawn.to_labels(size)]
     missed = sorted({number + 1 for number in here} - set(np.unique(regions).tolist()))
     if missed:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from napari.viewer import Viewer
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QCheckBox, QLineEdit, QVBoxLayout, QWidget
 
@@ -32,8 +33,6 @@ from napari_cvdm.widgets.layers.result_layers import disk_layer_data
 from napari_cvdm.widgets.layers.shown_layers import show_in_turn
 
 if TYPE_CHECKING:
-    from napari.viewer import Viewer
-
     from napari_cvdm.models.checkpoint import Checkpoint
     from napari_cvdm.out_of_core.job import BlockJob
     from napari_cvdm.out_of_core.run import BlockResult, Executor
@@ -47,7 +46,7 @@ IN_MEMORY, IN_BLOCKS, PROCESSES, SCHEDULER = (
 )
 MOST_BLOCK_PX = 16384
 MOST_PROCESSES = 64
-COMPARED_PX = 64
+COMPARED_PX = 64  # side of what tells a file from a layer without reading either in full
 ROLES = ("image", "image2")
 HELP = {
     "run on": (
@@ -133,23 +132,15 @@ class BlockForm(QWidget):
         return self.where.currentText() == IN_MEMORY
 
     def value(self, layer: str, files: Mapping[str, str], model: str) -> OutOfCoreOptions | None:
-        """What was asked for; None in memory.
+        """What was asked for; None in memory. RequestError if a file or a name is missing.
 
-        Parameters
-        ----------
-        layer, model : str
-            Names of the image layer and of the model.
-        files : mapping of str to str
-            Files that it was opened from, as `ReconstructForm.files` knows them; may be empty.
-
-        Raises
-        ------
-        RequestError
-            A file or a name is missing: what is needed, and what to do.
+        `layer` and `model` are names. `files` are those that the layer was opened from, as
+        `ReconstructForm.files` knows them; there may be none.
         """
         where = self.where.currentText()
         if where == IN_MEMORY:
             return None
+        # A lazy layer can be read here, but other processes know files alone.
         if where != IN_BLOCKS and not files:
             raise RequestError(
                 f"{layer} was not opened from a file, or another layer of this run was not, and "
@@ -183,15 +174,8 @@ class BlockForm(QWidget):
                 "could lie; name the OME-Zarr to make."
             )
         image = Path(files["image"])
+        # cell.ome.tif becomes cell-MODEL.ome.zarr
         return str(image.with_name(f"{image.stem.removesuffix('.ome')}-{model}{SUFFIXES[0]}"))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class LargeImageResult:
-    """What a job made, and the layers that show it."""
-
-    reconstruction: "BlockResult"
-    layers: list[LayerData] = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -203,13 +187,11 @@ class LargeImageRun:
     # The form's, by request name: what travels to other processes.
     settings: Mapping[str, Any] = field(repr=False)
 
-    def work(self) -> Generator[Progress, None, LargeImageResult]:
+    def work(self) -> "Generator[Progress, None, tuple[BlockResult, list[LayerData]]]":
         """Carry it out, and open the result without reading it; for the worker's thread.
 
-        Raises
-        ------
-        ClusterError, RequestError, ImageFileError, OpticsError, CheckpointError
-            What is wrong, in words; blocks that are done stay done.
+        Returns what the job made, and the layers that show it. After a ClusterError, RequestError,
+        ImageFileError, OpticsError or CheckpointError, blocks that are done stay done.
         """
         from napari_cvdm.out_of_core.run import reconstruct_by_blocks
 
@@ -219,9 +201,7 @@ class LargeImageRun:
         request, model, executor = self._opened()
         made = yield from reconstruct_by_blocks(request, model, executor)
         yield Progress(stage="opening the result", done=1, total=1)
-        return LargeImageResult(
-            reconstruction=made, layers=disk_layer_data(made.path, made.images, self.run)
-        )
+        return made, disk_layer_data(made.path, made.images, self.run)
 
     def _opened(self) -> "tuple[BlockJob, Checkpoint, Executor]":
         from napari_cvdm.models.registry import load_model
@@ -240,7 +220,7 @@ class LargeImageRun:
             return job, load_model(self.run.request.model), run_serial
         from napari_cvdm.out_of_core.dask import check_scheduler, on_cluster
 
-        check_scheduler(how.scheduler)
+        check_scheduler(how.scheduler)  # before an image is read
         job, model = self.open_files()
         check_same_pixels(job.request.image, self.run.request.image)
         check_same_background(job.request.background, self.run.request.background)
@@ -251,6 +231,7 @@ class LargeImageRun:
         from napari_cvdm.out_of_core.job import open_job
 
         files, word = self.run.place.files, self.settings["background"]
+        # Other processes get paths instead of pixels, which they open themselves.
         options = {
             name: value
             for name, value in self.settings.items()
@@ -276,6 +257,7 @@ def check_same_pixels(file: ImageStack, layer: ImageStack) -> None:
     pixels.
     """
     one, other = file.array.squeeze(), layer.array.squeeze()
+    # The order of bytes in a file changes no pixel.
     if (
         one.shape == other.shape
         and one.dtype.newbyteorder("=") == other.dtype
@@ -312,14 +294,14 @@ def _middles(array: Any) -> np.ndarray:
     )
 
 
-def start_job(viewer: "Viewer", panel: RunPanel, job: LargeImageRun) -> None:
+def start_job(viewer: Viewer, panel: RunPanel, job: LargeImageRun) -> None:
     """Begin, or go on where an earlier job with the same settings was stopped; show its result."""
-    ended: list[str] = []
+    ended: list[str] = []  # stays empty where the job was cancelled
 
-    def show(made: LargeImageResult) -> Iterator[None]:
+    def show(made: "tuple[BlockResult, list[LayerData]]") -> Iterator[None]:
         ended.append("with a result")
-        yield from show_in_turn(viewer, made.layers)
-        done = made.reconstruction
+        done, layers = made
+        yield from show_in_turn(viewer, layers)
         earlier = f", {done.earlier} of them by an earlier run" if done.earlier else ""
         panel.message.report(f"Done: {done.path} ({done.blocks} blocks{earlier}).", done.warnings)
 

@@ -11,6 +11,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from napari.layers import Image
+from napari.viewer import Viewer
 from qtpy.QtCore import QObject, Signal
 
 from napari_cvdm.core.plan import count_planes
@@ -34,9 +36,6 @@ from napari_cvdm.widgets.layers.shown_layers import remove_layers
 from napari_cvdm.widgets.reconstruct.queue_panel import QueuePanel, Row, State
 
 if TYPE_CHECKING:
-    from napari.layers import Image
-    from napari.viewer import Viewer
-
     from napari_cvdm.tasks import Task
     from napari_cvdm.widgets.common.reconstruct_form import ReconstructForm
 
@@ -65,13 +64,7 @@ class ReadEntry:
 
 
 def read_entry(entry: ImageEntry) -> Generator[Progress, None, tuple[ImageStack, ...]]:
-    """Read the files of an entry, in a worker's thread.
-
-    Raises
-    ------
-    ImageFileError
-        What is wrong with a file.
-    """
+    """Read the files of an entry, in a worker's thread; ImageFileError if one is no image."""
     stacks = []
     for number, path in enumerate(entry.files):
         yield Progress(stage=f"reading {path.name}", done=number, total=len(entry.files))
@@ -82,11 +75,13 @@ def read_entry(entry: ImageEntry) -> Generator[Progress, None, tuple[ImageStack,
     return tuple(stacks)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class WholeStacks:
-    """Files that looked like the planes of one image, but each holds all planes."""
-
-    files: tuple[ImageEntry, ...]
+def split_whole_stacks(
+    entry: ImageEntry, stacks: Sequence[ImageStack], planes: int
+) -> tuple[ImageEntry, ...]:
+    """The files of an entry as images of their own, if each holds all planes; else nothing."""
+    if len(stacks) < 2 or any(planes not in stack.array.shape[:-2] for stack in stacks):
+        return ()
+    return tuple(ImageEntry(files=(path,)) for path in entry.files)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -110,19 +105,18 @@ class Batch:
             if name not in OPTICS and self.settings[name] is None
         )
 
-    def read(self, entry: ImageEntry) -> Generator[Progress, None, ReadEntry | WholeStacks]:
+    def read(
+        self, entry: ImageEntry
+    ) -> Generator[Progress, None, ReadEntry | tuple[ImageEntry, ...]]:
         """Read the files of an entry and make its request; for the worker's thread.
 
-        Raises
-        ------
-        ImageFileError, RequestError, OpticsError
-            What is wrong with the files, or what they do not say.
+        Files that were taken for planes of one image, but hold all planes each, are returned as
+        images of their own. ImageFileError, RequestError and OpticsError say what is wrong with the
+        files, or what they do not say.
         """
         stacks = yield from read_entry(entry)
-        if len(stacks) > 1 and all(
-            max(self.planes, 2) in stack.array.shape[:-2] for stack in stacks
-        ):
-            return WholeStacks(files=tuple(ImageEntry(files=(path,)) for path in entry.files))
+        if alone := split_whole_stacks(entry, stacks, max(self.planes, 2)):
+            return alone
         if len(stacks) > self.planes:
             raise RequestError(
                 f"{entry.name}: these {len(stacks)} files were taken for planes of one image, but "
@@ -135,10 +129,7 @@ class Batch:
     def request_of(self, image: ImageStack) -> ReconstructionRequest:
         """The request for an image; what its file says of optics goes before the settings.
 
-        Raises
-        ------
-        RequestError, OpticsError
-            Optics that neither the file nor the settings say, or that are not allowed.
+        RequestError or OpticsError for optics that neither says, or that are not allowed.
         """
         said = [name for name in OPTICS if image.states(name) is not None]
         request = ReconstructionRequest(image=image, **{**self.settings, **dict.fromkeys(said)})
@@ -168,7 +159,7 @@ class FileQueue(QObject):
     run_asked = Signal(object)
     opened = Signal()
 
-    def __init__(self, viewer: "Viewer", form: "ReconstructForm", panel: RunPanel) -> None:
+    def __init__(self, viewer: Viewer, form: "ReconstructForm", panel: RunPanel) -> None:
         super().__init__(panel)
         self.view = QueuePanel(start=self.restart, cancel=self.cancel)
         self._viewer, self._form, self._panel = viewer, form, panel
@@ -176,7 +167,7 @@ class FileQueue(QObject):
         self._grouped_for: set[int] = set()  # numbers of planes for which files were put together
         self._row: Row | None = None
         self._outcome = State.CANCELLED, ""
-        self._layers: list[Image] = []
+        self._layers: list[Image] = []  # of the file at work
         self._run: Run | None = None
         self._opened = False
         self.view.added.connect(self.add)
@@ -236,9 +227,7 @@ class FileQueue(QObject):
         from napari_cvdm.reconstruction.plan import task_of
 
         files = entry.files
-        if len(stacks) > 1 and all(len(stacks) in stack.array.shape[:-2] for stack in stacks):
-            # Each may hold all planes, so these are images of their own.
-            alone = tuple(ImageEntry(files=(path,)) for path in files)
+        if alone := split_whole_stacks(entry, stacks, len(stacks)):
             self.view.add_sorted(Sorted(entries=alone, strays=()))
             return
         if len(stacks) > 2:  # the form takes more planes than two in one layer
@@ -254,10 +243,8 @@ class FileQueue(QObject):
             self._form.model.suggest(lambda card: task_of(card).planes > 1)
         self._opened = True
 
-    def _add_layer(self, stack: ImageStack, path: Path, file: Path | None) -> "Image":
+    def _add_layer(self, stack: ImageStack, path: Path, file: Path | None) -> Image:
         """A layer with the name of a path, and the file that holds its pixels, if one does."""
-        from napari.layers import Image
-
         data, keywords, _ = image_layer(stack, path.stem.removesuffix(".ome"))
         if file is not None:
             keywords["metadata"][METADATA_KEY]["file"] = str(file)
@@ -336,9 +323,11 @@ class FileQueue(QObject):
         row = self.view.next()
         if row is None or row.entry is None:
             self._batch = None
-            kind = INFORMATION if self.view.all_done else WARNING
+            all_done = all(row.state is State.DONE for row in self.view.rows)
+            kind = INFORMATION if all_done else WARNING
             self._panel.message.say(kind, f"The queue has ended: {self.view.summary()}.")
             return
+        # A job that is cancelled tells neither a result nor a failure.
         self._row, self._outcome = row, (State.CANCELLED, "")
         self.view.show_state(row, State.READING)
         self._panel.start(
@@ -350,13 +339,14 @@ class FileQueue(QObject):
             on_end=self._on_read_end,
         )
 
-    def _on_read(self, read: ReadEntry | WholeStacks) -> None:
+    def _on_read(self, read: ReadEntry | tuple[ImageEntry, ...]) -> None:
         if self._batch is None or self._row is None:  # cancelled when the last byte was read
             return
-        if isinstance(read, WholeStacks):
-            self.view.replace([self._row], read.files)
+        if isinstance(read, tuple):
+            self.view.replace([self._row], read)
             self._row = None
             return
+        # What the form says counts where the file says nothing, also for the layer's scale.
         pixel_um = read.request.known_optics("pixel_um")
         for path, stack in zip(read.entry.files, read.stacks, strict=True):
             layer = self._add_layer(replace(stack, pixel_um=pixel_um), path, path)
@@ -390,12 +380,11 @@ class FileQueue(QObject):
         if row is not None:
             state, detail = self._outcome
             self.view.show_state(row, state, detail)
-            if state is not State.DONE:
+            if state is not State.DONE:  # a file without a result leaves no layer
                 remove_layers(self._viewer, layers)
             if state is State.CANCELLED:
                 self._leave_the_rest()
             if self._batch is None:
                 stopped = f"The queue was stopped: {self.view.summary()}."
                 self._panel.message.say(INFORMATION, f"{stopped} Start goes on with what is left.")
-        if self._batch is not None:
-            self.go_on()
+        self.go_on()

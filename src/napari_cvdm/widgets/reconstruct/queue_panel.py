@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 from enum import StrEnum
 
 from qtpy.QtCore import QSize, Qt, Signal
-from qtpy.QtGui import QKeyEvent
+from qtpy.QtGui import QIcon, QKeyEvent
 from qtpy.QtWidgets import (
     QAbstractItemView,
     QFileDialog,
@@ -22,7 +22,7 @@ from napari_cvdm.io import SUFFIXES
 from napari_cvdm.io.pairing import PLANES_RULE, ImageEntry, Sorted, UnmatchedFile
 from napari_cvdm.widgets.common.fields import fill_layout, in_words, make_button, wrapped_label
 
-ROWS_SHOWN = 5
+ROWS_SHOWN = 5  # the others are scrolled to
 ROW_SPACING_PX = 6
 NAME, STATE = range(2)
 
@@ -68,6 +68,7 @@ class Row(QTreeWidgetItem):
     def set_state(self, state: State, detail: str = "") -> None:
         """Show a state, and the reason for it or what else there is to say."""
         self.state = state
+        # The row names its file already.
         self.detail = in_words(detail.removeprefix(f"{self.text(NAME)}: "))
         self.setText(STATE, f"{state}: {self.detail}" if detail else str(state))
         self.setToolTip(STATE, self.detail or str(state))
@@ -140,7 +141,7 @@ class QueuePanel(QWidget):
         self.list.setHeaderLabels(["file", "state"])
         self.list.setRootIsDecorated(False)
         self.list.setUniformRowHeights(True)
-        self.list.setTabKeyNavigation(False)
+        self.list.setTabKeyNavigation(False)  # Tab leads out of the list, to the buttons
         self.list.setSelectionMode(QAbstractItemView.SelectionMode.ExtendedSelection)
         self.list.setTextElideMode(Qt.TextElideMode.ElideRight)
         header = self.list.header()
@@ -170,6 +171,7 @@ class QueuePanel(QWidget):
             row.setSizeHint(NAME, height)  # with and without an icon
         self.rows[index:index] = rows
         self.list.insertTopLevelItems(index, list[QTreeWidgetItem](rows))
+        # Again, now that a row can be chosen and scrolled to.
         for row in rows:
             self.show_state(row, row.state, row.detail)
 
@@ -182,8 +184,8 @@ class QueuePanel(QWidget):
     def show_state(self, row: Row, state: State, detail: str = "") -> None:
         """Show the state of a row; the first failure is explained below the list."""
         row.set_state(state, detail)
-        if state in ICONS:
-            row.setIcon(STATE, self.style().standardIcon(ICONS[state]))
+        icon = self.style().standardIcon(ICONS[state]) if state in ICONS else QIcon()
+        row.setIcon(STATE, icon)  # none for a row that waits again after a failure
         if state is State.FAILED and self.list.currentItem() is None:
             self.list.setCurrentItem(row)
         if state in AT_WORK:
@@ -204,11 +206,6 @@ class QueuePanel(QWidget):
             if row.state in before:
                 self.show_state(row, after)
 
-    @property
-    def all_done(self) -> bool:
-        """Whether every row has its result."""
-        return all(row.state is State.DONE for row in self.rows)
-
     def summary(self) -> str:
         """How many rows are in which state, in words."""
         counts = {state: sum(row.state is state for row in self.rows) for state in State}
@@ -219,6 +216,7 @@ class QueuePanel(QWidget):
         states = {row.state for row in self.rows}
         for widget in (self.list, self.start, self.cancel, self.clear):
             widget.setVisible(bool(self.rows))
+        # An empty list is hidden, so that the button alone can say that files may be dropped.
         self.add.setText("Add f&iles…" if self.rows else "Add f&iles…, or drop them on this dock")
         shown = min(len(self.rows), ROWS_SHOWN) * self.list.sizeHintForRow(0) if self.rows else 0
         self.list.setFixedHeight(

@@ -5,6 +5,8 @@ from dataclasses import asdict, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from napari.layers import Image, Layer, Shapes
+from napari.viewer import Viewer
 from qtpy.QtCore import Qt, QTimer
 from qtpy.QtGui import QDragEnterEvent, QDropEvent
 from qtpy.QtWidgets import QApplication, QLabel, QVBoxLayout, QWidget
@@ -54,26 +56,22 @@ from napari_cvdm.widgets.reconstruct.file_queue import FileQueue
 from napari_cvdm.widgets.reconstruct.results_panel import ResultsPanel, start_saving
 
 if TYPE_CHECKING:
-    from napari.layers import Image, Layer
-    from napari.viewer import Viewer
-
     from napari_cvdm.reconstruction.cost import Estimate
     from napari_cvdm.reconstruction.reconstruct import Comparison
 
-REST_MS = 700
+REST_MS = 700  # without a change, before a measurement begins
 GIGABYTE = 1e9
-LONG_S = 100
+LONG_S = 100  # longer times are said in minutes
 
 
 class ReconstructWidget(Dock):
     """Plugins > CVDM reconstruction > Reconstruct."""
 
-    def __init__(self, napari_viewer: "Viewer") -> None:
+    def __init__(self, napari_viewer: Viewer) -> None:
         super().__init__()
         self._viewer = napari_viewer
         self.last: tuple[Run, Reconstruction] | None = None
-        problem = engine_problem()
-        if problem:
+        if problem := engine_problem():
             fill_layout(QVBoxLayout(self), wrapped_label(problem))
             return
         self.form, self.blocks = ReconstructForm(napari_viewer), BlockForm()
@@ -148,7 +146,7 @@ class ReconstructWidget(Dock):
         missing = self.form.missing()
         self.panel.set_ready(not missing)
         self._offer_more()
-        if self.panel.busy:
+        if self.panel.busy:  # the message line belongs to the run
             return
         self.preview.setEnabled(not missing)
         self.cost.refresh()
@@ -180,13 +178,12 @@ class ReconstructWidget(Dock):
             return
         try:
             card = self.form.model.card()
-            how = self.blocks.value(
-                run.place.name, run.place.files, run.request.model if card is None else card.name
-            )
+            model = run.request.model if card is None else card.name
+            how = self.blocks.value(run.place.name, run.place.files, model)
         except ValueError as error:
             self.panel.message.say(ERROR, str(error))
             return
-        if how is None:
+        if how is None:  # in memory
             self._begin(run)
         elif not self.panel.busy:
             job = LargeImageRun(run=run, how=how, settings=self.form.settings())
@@ -231,6 +228,7 @@ class ReconstructWidget(Dock):
             return
         live = RunningLayers(self._viewer, run, self.results.wanted)
 
+        # The queue is told when every layer is there, because it goes on at once.
         def show(reconstruction: Reconstruction) -> Iterator[None]:
             yield from self._on_result(run, reconstruction, live.hand_over())
             if on_result is not None:
@@ -242,7 +240,7 @@ class ReconstructWidget(Dock):
             total=steps_of(run.request),
             on_result=show,
             on_view=live.show,
-            on_leave=live.remove,
+            on_leave=live.remove,  # also where the dock went during the run
             on_failure=on_failure,
             on_end=on_end,
         )
@@ -253,10 +251,10 @@ class ReconstructWidget(Dock):
         self._offer_more()
 
     def _on_result(
-        self, run: Run, reconstruction: Reconstruction, unfinished: "Mapping[str, Layer]"
+        self, run: Run, reconstruction: Reconstruction, unfinished: Mapping[str, Layer]
     ) -> Iterator[None]:
         self.last = run, reconstruction
-        leave_grid(self._viewer)
+        leave_grid(self._viewer)  # answers of an earlier comparison would cover the result
         layers = to_layer_data(reconstruction, run.place, self.results.wanted)
         yield from show_result_in_turn(self._viewer, layers, unfinished)
         self.results.show_new(group_name(reconstruction, run.place))
@@ -288,8 +286,6 @@ class ReconstructWidget(Dock):
 
     def _offer_rectangles(self) -> None:
         """Only while a Shapes layer is selected."""
-        from napari.layers import Shapes
-
         self.rectangles.setVisible(isinstance(self._viewer.layers.selection.active, Shapes))
 
     def start_rectangles(self) -> None:
@@ -308,7 +304,7 @@ class ReconstructWidget(Dock):
 
     def _begin_each(self, runs: Sequence[Run]) -> None:
         """Begin the first, and the others when it has given its result."""
-        done: list[Reconstruction] = []
+        done: list[Reconstruction] = []  # stays empty after a failure or a cancel, which end all
 
         def go_on() -> None:
             if done and runs[1:]:
@@ -323,6 +319,7 @@ class ReconstructWidget(Dock):
             return
         try:
             indices = frame_index(self._viewer, layer)
+            # Y and X, and colours, have no slider.
             position = dict(zip(axis_letters(layer), indices, strict=False))
             request = preview_of(run.request, position, self._field_of_view(layer))
             run = replace(run, request=request, place=run.place.beginning(position))
@@ -336,9 +333,7 @@ class ReconstructWidget(Dock):
             on_result=partial(self._on_preview, run),
         )
 
-    def _field_of_view(self, layer: "Image") -> Region:
-        from napari.layers import Shapes
-
+    def _field_of_view(self, layer: Image) -> Region:
         check_plane_view(self._viewer, layer)
         active = self._viewer.layers.selection.active
         return drawn(active, layer) if isinstance(active, Shapes) else on_screen(layer)
@@ -398,7 +393,7 @@ class ReconstructWidget(Dock):
             return
         try:
             provenance = group.mark["provenance"]
-            image = str(next(iter(provenance["inputs"])))
+            image = str(next(iter(provenance["inputs"])))  # the measured image is the first
             lost = self.form.set_settings(provenance["settings"], image)
         except (ValueError, KeyError) as error:
             self.panel.message.say(
@@ -432,13 +427,12 @@ class ReconstructWidget(Dock):
         if group is not None and not self.panel.busy:
             from napari_cvdm.reconstruction.command import command_of
 
+            # A job, because the files are read to see that they still hold these pixels.
             work = command_of(group.mark["provenance"], group.mark.get("files", {}))
             self.panel.start(work, title="", total=1, on_result=self._on_command)
 
     def _on_command(self, command: str) -> None:
-        clipboard = QApplication.clipboard()
-        if clipboard is not None:
-            clipboard.setText(command)
+        QApplication.clipboard().setText(command)
         self.panel.message.say(INFORMATION, f"Copied: {command}")
 
 
@@ -514,7 +508,7 @@ class CostLine(QLabel):
         job.start()
 
     def _on_succeeded(self, found: "Estimate") -> None:
-        if self._again or self._rest.isActive():
+        if self._again or self._rest.isActive():  # it is of older settings
             return
         size = (
             f"{found.memory_bytes / GIGABYTE:.1f} GB"
@@ -554,6 +548,7 @@ def compared_by(
     from napari_cvdm.reconstruction.reconstruct import compare_methods
 
     yield Progress(stage="loading the methods", done=0, total=0)
+    # Settings may have been typed since: those that the run knew are not touched.
     lacking: dict[str, Any] = {
         name: typed.get(name) for name in OPTICS if run.request.known_optics(name) is None
     }
@@ -568,7 +563,7 @@ def scores_of(answer: Reconstruction) -> str:
 
 
 def classical_layer_data(
-    reconstruction: Reconstruction, source: Placement, beside: "Layer | None"
+    reconstruction: Reconstruction, source: Placement, beside: Layer | None
 ) -> LayerData:
     """One layer for the answer of another method; it belongs to no group of results.
 
@@ -579,7 +574,7 @@ def classical_layer_data(
         source, reconstruction.axes, reconstruction.upsampling, reconstruction.mean
     )
     look = look_of(reconstruction.mean, unit)
-    if beside is not None:
+    if beside is not None:  # two answers can be compared by eye only with one contrast
         look = {name: getattr(beside, name) for name in look}
     method = reconstruction.provenance.model["name"]
     metadata = {

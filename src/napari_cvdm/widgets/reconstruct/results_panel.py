@@ -5,8 +5,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from napari.viewer import Viewer
 from qtpy.QtCore import QPointF, Qt, Signal
 from qtpy.QtGui import QColor, QEnterEvent, QPainter, QPixmap
 from qtpy.QtWidgets import (
@@ -59,9 +60,6 @@ from napari_cvdm.widgets.layers.shown_layers import (
     show_stored,
 )
 
-if TYPE_CHECKING:
-    from napari.viewer import Viewer
-
 # Of equal meaning for who cannot tell red from green: the word stands beside the colour.
 COLOURS = {"green": "#3aa655", "amber": "#e0a526", "red": "#d2453c"}
 WORDS = {"green": "Green", "amber": "Amber", "red": "Red"}
@@ -79,20 +77,15 @@ NO_FILES = "Not possible here: the image of this result was not opened from a fi
 class ResultsPanel(QWidget):
     """The results in a viewer, each a group of layers, and what can be done with the chosen one.
 
-    Parameters
-    ----------
-    viewer : Viewer
-    more, repeat, save, command, compare : callable
-        Called when these buttons are pressed.
-    correct : callable
-        Takes plane positions [um] that a reason of the flag proposes.
+    The functions are called when the buttons of these names are pressed. `correct` takes plane
+    positions [um] that a reason of the flag proposes.
     """
 
     changed = Signal()
 
     def __init__(
         self,
-        viewer: "Viewer",
+        viewer: Viewer,
         *,
         more: Callable[[], None],
         repeat: Callable[[], None],
@@ -123,11 +116,7 @@ class ResultsPanel(QWidget):
             "open here again as the same result.",
             save,
         )
-        self.command = make_button(
-            "Cop&y as command",
-            COMMAND_HELP,
-            command,
-        )
+        self.command = make_button("Cop&y as command", COMMAND_HELP, command)
         self.remove = make_button("Rem&ove", "Remove all layers of this result.", self._on_remove)
         self.compare = make_button(
             "Compare metho&ds",
@@ -144,7 +133,8 @@ class ResultsPanel(QWidget):
         self.schedule = make_button("Schedule", SCHEDULE_HELP, self._on_schedule)
         self.schedule.setCheckable(True)
         self.layers = make_button("Other layers", "Show more of this result.", lambda: None)
-        self.layers.setMenu(QMenu(self.layers))
+        self._menu = QMenu(self.layers)
+        self.layers.setMenu(self._menu)
         self.time = TimeSlider(self._show_schedule, self._on_stack)
         self.group.setToolTip("A result: all layers that came from one run.")
         self.statistic.setToolTip(help_of(None))
@@ -164,9 +154,7 @@ class ResultsPanel(QWidget):
             fill_layout(QHBoxLayout(), self.repeat, self.save, self.command, self.remove),
             margins=(4, 0, 4, 4),
         ).setSpacing(4)
-        menu = self.layers.menu()
-        if menu is not None:
-            menu.aboutToShow.connect(self.list_layers)
+        self._menu.aboutToShow.connect(self.list_layers)
         self.group.changed.connect(self._on_chosen)
         self.statistic.currentTextChanged.connect(self._on_statistic)
         self._on_chosen()
@@ -216,7 +204,7 @@ class ResultsPanel(QWidget):
         group = self.value()
         if group is None or group.spread is None:
             return
-        with signals_blocked(self.statistic):
+        with signals_blocked(self.statistic):  # else the layer would be drawn anew
             self.statistic.clear()
             self.statistic.addItems(choices_of(group))
             self.statistic.setCurrentText(group.statistic)
@@ -233,7 +221,7 @@ class ResultsPanel(QWidget):
         """Show the uncertainty, or the reconstruction again."""
         group = self.value()
         if group is not None:
-            leave_grid(self._viewer)
+            leave_grid(self._viewer)  # where both are seen beside each other
             mean = group.layers.get(RECONSTRUCTION)
             show_only(
                 self._viewer, group, SPREAD if mean is not None and mean.visible else RECONSTRUCTION
@@ -254,13 +242,14 @@ class ResultsPanel(QWidget):
         if group is not None and wanted:
             self._show_schedule()
         elif group is not None:
-            self.drawing.start(iter(()))
+            self.drawing.start(iter(()))  # nothing, in place of maps that are still to come
             show_only(self._viewer, group, RECONSTRUCTION)
         self._say_turn()
 
     def _show_schedule(self) -> None:
         group = self.value()
         former, self._scheduled = self._scheduled, None
+        # Its maps would cover the newly chosen result.
         if former is not None and (group is None or group.name != former.name):
             show_only(self._viewer, former, RECONSTRUCTION)
         if group is not None and self.schedule.isChecked():
@@ -277,20 +266,19 @@ class ResultsPanel(QWidget):
 
     def list_layers(self) -> None:
         """Offer the layers of the chosen result that are not shown, before the menu opens."""
-        menu, group = self.layers.menu(), self.value()
-        stored = None if group is None else group.stored
-        if menu is None or group is None:
+        group = self.value()
+        if group is None:
             return
-        menu.clear()
-        for role in () if stored is None else stored.makers():
-            if role in FIRST and role in group.layers:
+        self._menu.clear()
+        for role in () if group.stored is None else group.stored.makers():
+            if role in FIRST and role in group.layers:  # what each run shows anyway
                 continue
-            action = menu.addAction(role[:1].upper() + role[1:])
-            if action is not None:
-                action.setEnabled(role not in group.layers)
-                action.triggered.connect(partial(self._show_role, group, role))
+            action = self._menu.addAction(role[:1].upper() + role[1:])
+            action.setEnabled(role not in group.layers)
+            action.triggered.connect(partial(self._show_role, group, role))
 
     def _show_role(self, group: ResultGroup, role: str, *_: object) -> None:
+        # `triggered` also gives whether the action is checked.
         show_stored(self._viewer, group, role)
 
     def _on_remove(self) -> None:
@@ -302,12 +290,7 @@ class ResultsPanel(QWidget):
 class TimeSlider(QWidget):
     """The time t of the schedule that is shown.
 
-    Parameters
-    ----------
-    moved : callable
-        Called when t changes.
-    stack : callable
-        Called when an axis of times is asked for.
+    `moved` is called when t changes, `stack` when an axis of times is asked for.
     """
 
     def __init__(self, moved: Callable[[], None], stack: Callable[[], None]) -> None:
@@ -316,6 +299,7 @@ class TimeSlider(QWidget):
         self.slider.setRange(0.0, 1.0)
         self.slider.setDecimals(2)
         self.slider.setValue(MIDDLE_TIME)
+        # superqt's label is a field of its own, which would show no help.
         for part in (self.slider, *self.slider.findChildren(QLineEdit)):
             part.setToolTip("Time t of the schedule: 0 is the clean image, 1 is pure noise.")
         self.stack = make_button(
@@ -363,20 +347,17 @@ class QualityFlagSign(QWidget):
     def show_provenance(self, provenance: Mapping[str, Any]) -> None:
         """Show the quality flag of a result. A result of an older version shows none."""
         self.colour = str(provenance.get("quality_flag", ""))
-        reasons = [str(reason) for reason in provenance.get("quality_reasons", ())]
-        self.setVisible(self.colour in COLOURS)
-        if self.colour in COLOURS:
+        is_known = self.colour in COLOURS
+        self.setVisible(is_known)
+        reasons = [str(one) for one in provenance.get("quality_reasons", ())] if is_known else []
+        if is_known:
             self._lamp.setPixmap(draw_lamp(COLOURS[self.colour], self.fontMetrics().height()))
             # A reason never begins with a name.
-            reasons = [in_words(reason[:1].upper() + reason[1:]) for reason in reasons]
-            self._text.setText(f"{WORDS[self.colour]}: {(reasons or [''])[0]}")
-            self.setToolTip("\n".join(reasons))
-        self._offer(provenance if self.colour in COLOURS else {})
-
-    def _offer(self, provenance: Mapping[str, Any]) -> None:
-        """Show the buttons for what the reasons propose."""
+            shown = [in_words(reason[:1].upper() + reason[1:]) for reason in reasons]
+            self._text.setText(f"{WORDS[self.colour]}: {(shown or [''])[0]}")
+            self.setToolTip("\n".join(shown))
+        # The checks find their advice in their own words, not in those of a window.
         self._positions, beaten = None, False
-        reasons = [str(reason) for reason in provenance.get("quality_reasons", ())]
         if reasons:
             from napari_cvdm.checks.plane_warnings import corrected_positions
             from napari_cvdm.checks.run_checks import CLASSICAL
@@ -409,11 +390,11 @@ def draw_lamp(colour: str, side: int) -> QPixmap:
     return pixmap
 
 
-def start_saving(viewer: "Viewer", panel: RunPanel, group: ResultGroup) -> None:
+def start_saving(viewer: Viewer, panel: RunPanel, group: ResultGroup) -> None:
     """Ask for a place, and save a result there: as a result folder, or its layers as OME-Zarr."""
     stored = group.stored
     kinds = (SAVE_ZARR,) if stored is None else (SAVE_FOLDER, SAVE_ZARR)
-    wanted = re.sub(r"[^\w.-]+", "-", group.name)
+    wanted = re.sub(r"[^\w.-]+", "-", group.name)  # not every character may be in a file's name
     path, kind = QFileDialog.getSaveFileName(panel, "Save result", wanted, ";;".join(kinds))
     if not path:
         return
@@ -442,13 +423,10 @@ def start_saving(viewer: "Viewer", panel: RunPanel, group: ResultGroup) -> None:
         panel.message.say(ERROR, str(error))
         return
 
-    def say(saved: str) -> None:
-        panel.message.say(INFORMATION, f"Saved: {saved}")
-
     panel.start(
         work,
         title=f"Saving {group.name}",
         total=1,
-        on_result=say,
+        on_result=lambda saved: panel.message.say(INFORMATION, f"Saved: {saved}"),
         cancelled="nothing was saved",
     )

@@ -3,6 +3,8 @@
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from napari.layers import Image, Layer
+from napari.viewer import Viewer
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QCheckBox, QWidget
 
@@ -23,9 +25,6 @@ from napari_cvdm.widgets.layers.layer_data import known_optics, plugin_metadata,
 from napari_cvdm.widgets.layers.placement import chosen_planes
 
 if TYPE_CHECKING:
-    from napari.layers import Layer
-    from napari.viewer import Viewer
-
     from napari_cvdm.tasks import Task
     from napari_cvdm.training.fine_tuning import LayerPairs, Source
 
@@ -129,15 +128,10 @@ HELP = {
 }
 
 
-def has_pixels(layer: "Layer") -> bool:
+def has_pixels(layer: Layer) -> bool:
     """Whether a layer can be a truth: any image but the maps that belong to a result."""
-    from napari.layers import Image
-
-    return isinstance(layer, Image) and plugin_metadata(layer).get("role") in (
-        None,
-        "truth",
-        "reconstruction",
-    )
+    role = plugin_metadata(layer).get("role")
+    return isinstance(layer, Image) and role in (None, "truth", "reconstruction")
 
 
 class PairSource(QWidget):
@@ -145,10 +139,10 @@ class PairSource(QWidget):
 
     changed = Signal()
 
-    def __init__(self, viewer: "Viewer") -> None:
+    def __init__(self, viewer: Viewer) -> None:
         super().__init__()
         self._task: Task | None = None
-        self._told: dict[str, Any] = {}
+        self._told: dict[str, Any] = {}  # what the layer said, as long as nobody typed over it
         self.kind = word_choice(KINDS)
         self.layers = {
             "measured layer": LayerChoice(viewer),
@@ -165,7 +159,7 @@ class PairSource(QWidget):
         }
         self.register = QCheckBox()
         self.levels = {"lowest level": whole_number(1, 12), "highest level": whole_number(1, 12)}
-        self.levels["highest level"].setValue(12)
+        self.levels["highest level"].setValue(12)  # all of them, as in the recipe
         numbers = ("clean pixel_um", *OPTICS, "photons", "strength_rad")
         self.numbers: dict[str, Any] = {
             name: OptionalNumbers(name) if name == "defocus_um" else OptionalNumber(name)
@@ -221,6 +215,7 @@ class PairSource(QWidget):
         names = self.shown()
         for name in self._fields:
             self._rows.show_row(name, name in names)
+        # Simulated optics may stay open: they are drawn from the range of the model's training.
         for name, field in self.numbers.items():
             field.set_needed(self.phase and self.measured and name in NEEDED_FOR_PHASE)
         self.changed.emit()
@@ -234,35 +229,36 @@ class PairSource(QWidget):
         known = {} if layer is None else known_optics(layer, of_planes=self.phase)
         told, self._told = self._told, {}
         for name in OPTICS:
-            if name in known or name in told:
+            if name in known or name in told:  # other fields keep what was typed
                 self.numbers[name].set_value(known.get(name))
                 self._told[name] = known.get(name)
-        self._on_preset()
+        self._on_preset()  # the chosen microscope fills what this layer does not say
         self._count_positions()
 
     def _on_preset(self) -> None:
         told = {name: self.numbers[name].typed for name in self._told}
         fields = {name: self.numbers[name] for name in (*OPTICS, "photons")}
         for name in self.presets.fill(fields, told):
-            self._told.pop(name, None)
+            self._told.pop(name, None)  # else the next layer would empty it
         self.changed.emit()
 
     def _shown_values(self) -> dict[str, Any]:
         """What is saved as a microscope."""
-        values = {
-            name: self.numbers[name].value() for name in self.shown() if name in PRESET_VALUES
+        return {
+            name: value
+            for name in self.shown()
+            if name in PRESET_VALUES and (value := self.numbers[name].value()) is not None
         }
-        return {name: value for name, value in values.items() if value is not None}
 
     def _count_positions(self) -> None:
         """Show one position for each plane of the chosen layers, if their number is known."""
         planes = chosen_planes(
             self.layers["measured layer"].value(), self.layers["second plane"].value()
         )
-        if planes is not None:
+        if planes is not None:  # else what the user sees stays
             self.numbers["defocus_um"].set_count(planes)
 
-    def _on_typed(self, name: str, *_: str) -> None:
+    def _on_typed(self, name: str, *_: str) -> None:  # one field gives its text, several none
         self._told.pop(name, None)
         self.changed.emit()
 
@@ -276,10 +272,7 @@ class PairSource(QWidget):
     def value(self) -> "tuple[Source, LayerPairs | None]":
         """The source of a recipe; with the pixels of the layers, where it is layers.
 
-        Raises
-        ------
-        RequestError, OpticsError, ImageFileError
-            What is missing or not allowed.
+        RequestError, OpticsError and ImageFileError say what is missing or not allowed.
         """
         from napari_cvdm.simulate.ranges import ranges_for
         from napari_cvdm.training.fine_tuning import LayerPairs, Simulated
@@ -292,10 +285,10 @@ class PairSource(QWidget):
         optics = {name: self.numbers[name].value() for name in OPTICS if name in self.shown()}
         paths = {name: str(path.value()) for name, path in self.paths.items()}
         if kind == LAYERS:
-            return Folders(measured="", truth="", register=register, **optics), LayerPairs(
-                measured=self._measured_stack(),
-                truth=read_layer(self.layers["truth layer"].value()),
-            )
+            sharp = read_layer(self.layers["truth layer"].value())
+            layers = LayerPairs(measured=self._measured_stack(), truth=sharp)
+            # The run saves the layers into two folders, and names them here.
+            return Folders(measured="", truth="", register=register, **optics), layers
         if kind == FOLDERS:
             measured, truth = paths["measured folder"], paths["truth folder"]
             return Folders(measured=measured, truth=truth, register=register, **optics), None
@@ -305,26 +298,21 @@ class PairSource(QWidget):
             levels = self.levels["lowest level"].value(), self.levels["highest level"].value()
             return BioSR(folder=paths["BioSR folder"], levels=levels), None
         if kind == ARRAYS:
-            optics.pop("na", None)
+            optics.pop("na", None)  # the arrays of a recipe have none
             return Arrays(x=paths["x"], y=paths["y"], register=register, **optics), None
         clean = None
         if kind == CLEAN:
             pixel_um = self.numbers["clean pixel_um"].value()
             clean = CleanImages(folder=paths["clean folder"], pixel_um=pixel_um)
         defocus_um = optics.pop("defocus_um", None)
+        # A phase has a strength; clean phase maps bring their own.
         light = [name for name in ("photons", "strength_rad") if name in self.shown()]
         known: dict[str, Any] = {**optics, **{name: self.numbers[name].value() for name in light}}
         ranges = ranges_for(self._task.name, known, defocus_um=defocus_um)
         return Simulated(ranges=ranges, clean=clean), None
 
     def optics(self) -> dict[str, Any]:
-        """Every number of the optics that is filled in, by name.
-
-        Raises
-        ------
-        RequestError
-            Text that is not a number.
-        """
+        """Every number of the optics that is filled in, by name; RequestError for other text."""
         return {name: value for name in OPTICS if (value := self.numbers[name].value()) is not None}
 
     def _measured_stack(self) -> Any:

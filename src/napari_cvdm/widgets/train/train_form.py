@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from napari.viewer import Viewer
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QLineEdit, QVBoxLayout, QWidget
 
@@ -20,14 +21,12 @@ from napari_cvdm.widgets.common.preferences import own_models, preferred
 from napari_cvdm.widgets.train.pair_source import PairSource
 
 if TYPE_CHECKING:
-    from napari.viewer import Viewer
-
     from napari_cvdm.training.fine_tuning import FineTuning
 
 RUNS = "runs"
 OWN_STEPS = "as many steps as below"
-FORBIDDEN = set('/\\:*?"<>|')
-COUNTS = {
+FORBIDDEN = set('/\\:*?"<>|')  # in names of files on Windows
+COUNTS = {  # lowest, highest, default
     "mean_steps": (0, 10_000_000, 1000),
     "diffusion_steps": (1, 10_000_000, 1000),
     "batch": (1, 4096, 5),
@@ -91,7 +90,8 @@ class TrainForm(QWidget):
 
     changed = Signal()
 
-    def __init__(self, viewer: "Viewer") -> None:
+    def __init__(self, viewer: Viewer) -> None:
+        # They bring torch, which may fail to load: the dock asks `engine_problem` first.
         from napari_cvdm.core.device import available_devices
         from napari_cvdm.training.fine_tuning import PRESETS_MIN
         from napari_cvdm.training.recipe import PARTS
@@ -172,6 +172,7 @@ class TrainForm(QWidget):
         self.name.setText(self._proposed)
 
     def _on_source(self) -> None:
+        # Simulated fields are made for it, as many as asked for; of measured ones it is a share.
         self._advanced.show_row("held-out fields", not self.source.measured)
         self._advanced.show_row("held-out share", self.source.measured)
         self.changed.emit()
@@ -183,14 +184,9 @@ class TrainForm(QWidget):
 
     @property
     def run_folder(self) -> Path:
-        """Where the run will be.
-
-        Raises
-        ------
-        RequestError
-            A name that no folder may have, or that is taken.
-        """
+        """Where the run will be; RequestError if no folder may have the name, or it is taken."""
         name = self.name.text().strip()
+        # The folder of the runs lies among the models, and a name with a dot would hide.
         if set(name) & FORBIDDEN or name.startswith(".") or name == RUNS:
             raise RequestError(
                 f"name is {name!r}; letters, digits, spaces and - _ . are allowed, such as "
@@ -205,10 +201,8 @@ class TrainForm(QWidget):
     def value(self) -> "FineTuning":
         """What is to be trained.
 
-        Raises
-        ------
-        RequestError, OpticsError, ImageFileError, CheckpointError
-            What is missing or not allowed.
+        RequestError, OpticsError, ImageFileError and CheckpointError say what is missing or not
+        allowed.
         """
         from napari_cvdm.training.fine_tuning import FineTuning, fine_tuning_recipe
         from napari_cvdm.training.recipe import InitialModel
@@ -224,7 +218,7 @@ class TrainForm(QWidget):
             card=card,
             source=source,
             validation=Validation(
-                every=1,
+                every=1,  # set anew when the pace is measured
                 fields=self.counts["held-out fields"].value(),
                 share=self._number("held-out share"),
                 patience=self.counts["patience"].value(),
@@ -248,7 +242,7 @@ class TrainForm(QWidget):
             **{name: self._number(name) for name in numbers},
             "precision": self.words["precision"].currentText(),
             "log_every": 10,
-            "save_every": 100,
+            "save_every": 100,  # steps: what a power cut costs at most
         }
         if not self.source.measured:  # a simulation has its own empty fields
             plan |= {"foreground": 0.0, "blank": 0.0}
@@ -260,4 +254,5 @@ class TrainForm(QWidget):
 
 
 def _is_taken(name: str) -> bool:
+    # A run that was stopped, or whose model is not better, is among the runs alone.
     return (own_models() / name).exists() or (own_models() / RUNS / name).exists()

@@ -8,6 +8,8 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from napari.layers import Layer
+from napari.viewer import Viewer
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import (
     QGridLayout,
@@ -43,9 +45,6 @@ from napari_cvdm.widgets.layers.shown_layers import show_layers
 from napari_cvdm.widgets.train.train_run import PREVIEW_EVERY_MIN, TrainingControl
 
 if TYPE_CHECKING:
-    from napari.layers import Layer
-    from napari.viewer import Viewer
-
     from napari_cvdm.training.health import Finding
     from napari_cvdm.training.loop import Trained, TrainStep
     from napari_cvdm.training.validation import Preview, ScheduleNow, Score
@@ -59,17 +58,17 @@ HEIGHTS = (200, 140, 120)  # in proportion
 N_PREVIOUS = 6  # schedules of before that stay to be seen
 ROLE = "training preview"
 IMAGES = ("measured", "truth", "spread", "mean")  # the last lies on top
-LIMITS_PERCENTILES = (0.5, 99.5)
-LEAST_RANGE = 1e-6
+LIMITS_PERCENTILES = (0.5, 99.5)  # the rarest pixels set no contrast
+LEAST_RANGE = 1e-6  # of contrast limits, for an image of one value
 
 
 class TrainProgress(QWidget):
     """Lights, plots and previews of one training at a time."""
 
-    def __init__(self, viewer: "Viewer") -> None:
+    def __init__(self, viewer: Viewer) -> None:
         super().__init__()
         self._viewer = viewer
-        self._control: TrainingControl | None = None
+        self._control = TrainingControl()  # nobody reads it before a training begins
         self.lights, self.preview = HealthSigns(), TrainingPreview(viewer)
         self.every, self.field = QSpinBox(), QSpinBox()
         self.every.setRange(0, 999)
@@ -105,7 +104,7 @@ class TrainProgress(QWidget):
         """Show nothing of an earlier training, and heed what is asked of this one."""
         old, self.plots = self.plots, TrainPlots(ThemeColors.of(self._viewer))
         self._layout.replaceWidget(old, self.plots)
-        old.hide()
+        old.hide()  # it is deleted later, and would lie over the new plots until then
         old.deleteLater()
         self.lights.forget()
         self._control = control
@@ -114,7 +113,6 @@ class TrainProgress(QWidget):
 
     def end(self) -> None:
         """The training has ended; what is shown stays."""
-        self._control = None
         self.now.setEnabled(False)
 
     def on_step(self, step: "TrainStep") -> None:
@@ -133,13 +131,11 @@ class TrainProgress(QWidget):
             self.plots.add_last(trained.score)
 
     def _set_control(self) -> None:
-        if self._control is not None:
-            self._control.preview_every_s = 60.0 * self.every.value()
-            self._control.field = self.field.value() - 1
+        self._control.preview_every_s = 60.0 * self.every.value()
+        self._control.field = self.field.value() - 1  # users count from 1
 
     def _ask_preview(self) -> None:
-        if self._control is not None:
-            self._control.ask_preview()
+        self._control.preview_asked.set()
 
     def _on_theme(self) -> None:
         self.plots.set_theme_colors(ThemeColors.of(self._viewer))
@@ -159,10 +155,7 @@ def looked_for(step: "TrainStep") -> set[str]:
 class HealthSign(QWidget):
     """What is good or not, with an icon; grey as long as nobody has looked.
 
-    Parameters
-    ----------
-    name, good : str
-        Of the failure, and what is so without it.
+    `name` is that of the failure, and `good` what is so without it.
     """
 
     def __init__(self, name: str, good: str) -> None:
@@ -171,8 +164,7 @@ class HealthSign(QWidget):
         self._icon, self._text = QLabel(), QLabel()
         self._icon.setFixedWidth(self.fontMetrics().height())
         fill_layout(QHBoxLayout(self), self._icon, (self._text, 1))
-        self.finding: Finding | None = None
-        self.forget()
+        self.show_finding(None, looked=False)
 
     def text(self) -> str:
         """What stands beside the icon."""
@@ -183,34 +175,23 @@ class HealthSign(QWidget):
         """Whether nobody has looked yet."""
         return not self._text.isEnabled()
 
-    def show_finding(self, finding: "Finding | None") -> None:
-        """Light up with a finding; None is good."""
+    def show_finding(self, finding: "Finding | None", *, looked: bool = True) -> None:
+        """Light up with a finding; None is good, or grey as long as nobody has `looked`."""
         self.finding = finding
-        side = self.fontMetrics().height()
-        self._icon.setPixmap(
-            self.style().standardIcon(GOOD if finding is None else BAD).pixmap(side, side)
-        )
-        self._say(self._good if finding is None else self.name, bold=finding is not None)
-        self._text.setEnabled(True)
-        self.setToolTip(
-            "Looked at: no sign of it."
-            if finding is None
-            else f"{finding.value:.3g}, threshold {finding.threshold:.3g}. {finding.advice}"
-        )
-
-    def forget(self) -> None:
-        """Grey: not looked at yet."""
-        self.finding = None
+        text, tip = self._good, "Looked at: no sign of it." if looked else NOT_YET
+        if finding is not None:
+            text = self.name
+            tip = f"{finding.value:.3g}, threshold {finding.threshold:.3g}. {finding.advice}"
         self._icon.clear()
-        self._say(self._good, bold=False)
-        self._text.setEnabled(False)
-        self.setToolTip(NOT_YET)
-
-    def _say(self, text: str, *, bold: bool) -> None:
+        if looked:
+            icon, side = GOOD if finding is None else BAD, self.fontMetrics().height()
+            self._icon.setPixmap(self.style().standardIcon(icon).pixmap(side, side))
         font = self._text.font()
-        font.setBold(bold)
+        font.setBold(finding is not None)
         self._text.setFont(font)
         self._text.setText(text)
+        self._text.setEnabled(looked)
+        self.setToolTip(tip)
 
 
 class HealthSigns(QWidget):
@@ -238,13 +219,12 @@ class HealthSigns(QWidget):
 
     def add(self, finding: "Finding") -> None:
         """Light one more."""
-        self.lights[finding.name].show_finding(finding)
-        self._advise()
+        self.show_findings([finding], ())
 
     def forget(self) -> None:
         """Put every light out."""
         for light in self.lights.values():
-            light.forget()
+            light.show_finding(None, looked=False)
         self._advise()
 
     def _advise(self) -> None:
@@ -333,13 +313,14 @@ class TermsPlot(QWidget):
     def add(self, step: "TrainStep") -> None:
         """Draw one line of the log; a stage that begins is shown."""
         traces, plot = self.traces[step.stage], self.plots[step.stage]
+        # Only at its first line: afterwards the choice is the user's.
         if not traces and step.terms:
             self.stage.setCurrentText(step.stage)
         for name, value in step.terms.items():
             if name not in ("learning_rate", "gradient"):
                 if name not in traces:
                     traces[name] = Trace(plot, name, len(traces))
-                traces[name].add(step.step, max(value, LOWEST))
+                traces[name].add(step.step, max(value, LOWEST))  # zero has no logarithm
         self.legend.show_traces(self.traces[self.stage.currentText()].values())
 
 
@@ -390,7 +371,7 @@ class MovingSchedule(QWidget):
         self.plot.setXRange(0, 1)
         self.plot.setYRange(0, 1)
         self._low, self._high = self.plot.plot(pen=mkPen(None)), self.plot.plot(pen=mkPen(None))
-        self.plot.addItem(FillBetweenItem(self._low, self._high, brush=(86, 180, 233, 90)))
+        self.plot.addItem(FillBetweenItem(self._low, self._high, brush=f"{COLORS[1]}5a"))
         self.previous = [self.plot.plot() for _ in range(N_PREVIOUS)]
         self._median = self.plot.plot(pen=mkPen(COLORS[1], width=LINE_PX))
         self.seen: list[tuple[np.ndarray, np.ndarray]] = []
@@ -428,6 +409,7 @@ class TrainPlots(QSplitter):
 
     def add(self, step: "TrainStep") -> None:
         """Draw what a step has to tell."""
+        # Steps are counted anew in each stage, but the held-out curve runs over both.
         if step.stage == "diffusion" and self._stage == "mean":
             self._before = self._last
         self._stage, self._last = step.stage, step.step
@@ -458,10 +440,10 @@ class TrainPlots(QSplitter):
 class TrainingPreview:
     """Layers measured, truth, spread and mean of one held-out field, renewed with every preview."""
 
-    def __init__(self, viewer: "Viewer") -> None:
+    def __init__(self, viewer: Viewer) -> None:
         self._viewer = viewer
 
-    def layers(self) -> "dict[str, Layer]":
+    def layers(self) -> dict[str, Layer]:
         """Those that are there, by what they show."""
         marks = [(layer, plugin_metadata(layer)) for layer in self._viewer.layers]
         return {str(mark["source"]): layer for layer, mark in marks if mark.get("role") == ROLE}
@@ -469,6 +451,7 @@ class TrainingPreview:
     def show(self, preview: "Preview") -> None:
         """Show a preview; contrast limits stay as they are, so that a change is seen."""
         found = self.layers()
+        # The user may have removed a layer, and another field may have another shape.
         if all(
             name in found and found[name].data.shape == getattr(preview, name).shape
             for name in IMAGES
@@ -489,6 +472,7 @@ def _layer(preview: "Preview", name: str) -> LayerData:
     keywords = {
         "name": f"{ROLE}: {name}",
         "scale": (pixel / finer,) * 2,
+        # napari places the centre of a pixel, so finer pixels begin a part of a pixel earlier.
         "translate": (-pixel * (finer - 1) / (2 * finer),) * 2,
         "units": (unit, unit),
         "axis_labels": ("y", "x"),

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from napari_cvdm.training.loop import Trained
     from napari_cvdm.training.recipe import Plan
 
-LOOK_WHILE_PAUSED_S = 0.1
+LOOK_WHILE_PAUSED_S = 0.1  # how long a pause hears nothing of Stop
 PREVIEW_EVERY_MIN = 2
 NEWS_MS = 300
 
@@ -40,8 +40,10 @@ class TrainingControl:
     """What the window asks of a running training: set there, read in the worker's thread."""
 
     def __init__(self) -> None:
-        self.stopped, self.finishing = Event(), Event()
-        self._paused, self._preview = Event(), Event()
+        self.pausing = Event()  # wait after the step that it is in
+        self.stopped = Event()  # save the state after that step, and end
+        self.finishing = Event()  # end every stage, and make a model of what was learned
+        self.preview_asked = Event()  # show one after the next step
         self.preview_every_s = 60.0 * PREVIEW_EVERY_MIN  # 0 for never
         self.field = 0  # of the held-out ones, to be previewed
         self._previewed = time.monotonic()
@@ -49,36 +51,16 @@ class TrainingControl:
     @property
     def paused(self) -> bool:
         """Whether it is to wait."""
-        return self._paused.is_set() and not self.stopped.is_set()
-
-    def pause(self) -> None:
-        """Wait after the step that it is in."""
-        self._paused.set()
-
-    def go_on(self) -> None:
-        """End the pause."""
-        self._paused.clear()
-
-    def stop(self) -> None:
-        """Save the state after the step that it is in, and end."""
-        self.stopped.set()
-
-    def finish(self) -> None:
-        """End every stage where it is, and make a model of what was learned."""
-        self.finishing.set()
-        self.go_on()
-
-    def ask_preview(self) -> None:
-        """Show one after the next step."""
-        self._preview.set()
+        ending = self.stopped.is_set() or self.finishing.is_set()
+        return self.pausing.is_set() and not ending
 
     def preview_is_due(self) -> bool:
         """Whether to make one now; once for each time that it is."""
         late = 0 < self.preview_every_s <= time.monotonic() - self._previewed
-        if not (late or self._preview.is_set()):
+        if not (late or self.preview_asked.is_set()):
             return False
-        self._preview.clear()
-        self._previewed = time.monotonic()
+        self.preview_asked.clear()
+        self._previewed = time.monotonic()  # one that was asked for puts the next one off, too
         return True
 
 
@@ -90,15 +72,9 @@ def run_training(
 ) -> Generator[Progress, None, TrainingEnd]:
     """Prepare, train, and put a model that is better among the user's own; for the worker's thread.
 
-    Parameters
-    ----------
-    asked : FineTuning or TrainRequest
-        A TrainRequest continues a run.
-    news : SimpleQueue
-        Gets the Progress of the preparation, every TrainStep with something to report, every
-        Preview, and the Finding of each refused pair.
-    models : Path
-        The user's folder of models.
+    A TrainRequest continues a run. `news` gets the Progress of the preparation, every TrainStep
+    with something to report, every Preview, and the Finding of each refused pair. `models` is the
+    user's folder of models.
     """
     from napari_cvdm.models.bundle import add_model
     from napari_cvdm.training.fine_tuning import Pace, TimeLeft, prepare
@@ -109,6 +85,7 @@ def run_training(
 
     run = Path(asked.out) if isinstance(asked, TrainRequest) else asked.folder
     try:
+        # Refused pairs leave no folder, so that the name stays free.
         with kept_if_resumable(run):
             request, pace = (
                 (asked, Pace(step_s={}))
@@ -117,7 +94,7 @@ def run_training(
             )
             plan = read_recipe(request.recipe).plan
             found = yield from _steps(request, plan, TimeLeft(plan, pace), control, news)
-    except PairError as error:
+    except PairError as error:  # the health light of the data tells of it, too
         news.put(data_finding(error))
         raise
     offered = add_model(run, models) if found is not None and found.better else None
@@ -136,6 +113,7 @@ def _steps(
 
     total = plan.mean_steps + plan.diffusion_steps
     yield Progress(stage="reading the data", done=0, total=0)
+    # Closing saves the state, also when the worker is cancelled in one of the yields below.
     with closing(train(request, news.put)) as steps:
         message = None
         while True:
@@ -145,6 +123,7 @@ def _steps(
                 return end.value
             if step.terms or step.score is not None:
                 news.put(step)
+            # Before the next step and in this thread, because a preview uses the network.
             if control.preview_is_due() and (preview := step.preview(control.field)) is not None:
                 news.put(preview)
             done = step.step + (plan.mean_steps if step.stage == "diffusion" else 0)
@@ -153,10 +132,11 @@ def _steps(
             yield Progress(stage=f"{place}, {rest} left", done=done, total=total)
             while control.paused:
                 time.sleep(LOOK_WHILE_PAUSED_S)
-                left.begin_again()
+                left.begin_again()  # else the pause would count as time of steps
                 yield Progress(stage=f"{place}, paused", done=done, total=total)
             if control.stopped.is_set():
                 return None
+            # Sent after every step: one ends only the stage that it meets.
             message = Stop.KEEP if control.finishing.is_set() else None
 
 
@@ -199,7 +179,7 @@ class TrainRun(QObject):
         self._clock.timeout.connect(self._deliver)
         self._job.ended.connect(self._clock.stop)
         self._job.ended.connect(self.ended)
-        when_gone(owner, self.control.stop)
+        when_gone(owner, self.control.stopped.set)
 
     def start(self) -> None:
         """Start the thread."""

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from napari.viewer import Viewer
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import (
     QApplication,
@@ -44,8 +45,6 @@ from napari_cvdm.widgets.train.train_progress import TrainProgress
 from napari_cvdm.widgets.train.train_run import TrainingControl, TrainingEnd, TrainRun
 
 if TYPE_CHECKING:
-    from napari.viewer import Viewer
-
     from napari_cvdm.training.fine_tuning import FineTuning
 
 BUNDLE, ZOO = "Model bundle (*.zip)", "BioImage Model Zoo, a folder with two packages (*)"
@@ -59,14 +58,13 @@ class TrainWidget(Dock):
     is stopped and saved.
     """
 
-    def __init__(self, napari_viewer: "Viewer") -> None:
+    def __init__(self, napari_viewer: Viewer) -> None:
         super().__init__()
         self._viewer = napari_viewer
         self.run: TrainRun | None = None
         self._former: TrainRun | None = None  # it may be emitting yet
         layout = QVBoxLayout(self)
-        problem = engine_problem()
-        if problem:
+        if problem := engine_problem():
             fill_layout(layout, wrapped_label(problem))
             return
         self.form, self.progress = TrainForm(napari_viewer), TrainProgress(napari_viewer)
@@ -111,8 +109,8 @@ class TrainWidget(Dock):
             asked = self.form.value()
         except ValueError as error:
             self.panel.message.say(ERROR, str(error))
-            return
-        self._begin(asked)
+        else:
+            self._begin(asked)
 
     def _ask_resume(self) -> None:
         names = [run.name for run in self.unfinished()]
@@ -134,7 +132,7 @@ class TrainWidget(Dock):
 
     def _begin(self, asked: "FineTuning | TrainRequest") -> None:
         self._former, self.run = self.run, TrainRun(asked, own_models(), owner=self)
-        run = self.run
+        run = self.run  # connected before it starts, so that nothing it says is lost
         run.progressed.connect(self.panel.show_progress)
         run.stepped.connect(self.progress.on_step)
         run.previewed.connect(self.progress.on_preview)
@@ -144,7 +142,7 @@ class TrainWidget(Dock):
         run.ended.connect(self._on_ended)
         self.progress.begin(run.control)
         self.result.forget()
-        self.form.setEnabled(False)
+        self.form.setEnabled(False)  # it shows the settings of the training under way
         self.panel.show_busy(run.control)
         self.tabs.setCurrentWidget(self.progress)
         run.start()
@@ -174,8 +172,8 @@ class TrainWidget(Dock):
 
     def _on_ended(self) -> None:
         self.form.setEnabled(True)
-        self.form.model.refresh()
-        self.form.propose_name()
+        self.form.model.refresh()  # the new model may be started from
+        self.form.propose_name()  # the name of this run is taken now
         self._former, self.run = self.run, None
         self.progress.end()
         self.panel.show_idle(ready=not self.form.missing(), resumable=bool(self.unfinished()))
@@ -184,15 +182,12 @@ class TrainWidget(Dock):
 class TrainPanel(QWidget):
     """Start, Pause, Finish, Stop, Resume; a bar; a message line.
 
-    Parameters
-    ----------
-    start, resume : callable
-        Called when these buttons are pressed; the others act on the training under way.
+    `start` and `resume` are called by their buttons; the others act on the training under way.
     """
 
     def __init__(self, *, start: Callable[[], None], resume: Callable[[], None]) -> None:
         super().__init__()
-        self._control: TrainingControl | None = None
+        self._control = TrainingControl()  # nobody reads it before a training begins
         self.start = make_button(
             "&Train",
             "Train with the settings above. napari stays free; the dock may be closed meanwhile.",
@@ -231,26 +226,27 @@ class TrainPanel(QWidget):
         """No training: it may be started, or one gone on with."""
         self.start.setEnabled(ready)
         self.resume.setEnabled(resumable)
-        self._show_running(None)
+        self._show_running(False)
 
     def show_busy(self, control: TrainingControl) -> None:
         """A training has begun, which the buttons control."""
         self.message.clear()
-        self.bar.setRange(0, 0)
+        self.bar.setRange(0, 0)  # which Qt shows as busy, as long as no total is known
         self.stage.setText("starting")
-        self._show_running(control)
-
-    def _show_running(self, control: TrainingControl | None) -> None:
         self._control = control
+        self._show_running(True)
+
+    def _show_running(self, running: bool) -> None:
         self._show_paused(False)
         for button in (self.start, self.resume):
-            button.setVisible(control is None)
+            button.setVisible(not running)
         for widget in (self.pause, self.finish, self.stop, self.bar, self.stage):
-            widget.setVisible(control is not None)
+            widget.setVisible(running)
             widget.setEnabled(True)
 
     def _show_paused(self, paused: bool) -> None:
         self.pause.setText(GO_ON if paused else PAUSE)
+        # Its tooltip names the key, which changes with the text.
         explain_control(
             self.pause,
             "Go on after the pause."
@@ -262,24 +258,21 @@ class TrainPanel(QWidget):
         """How far it is, and the time left."""
         self.bar.setRange(0, progress.total)
         self.bar.setValue(progress.done)
-        if self.stop.isEnabled():
+        if self.stop.isEnabled():  # else it says that the training ends
             self.stage.setText(progress.stage)
 
     def _on_pause(self) -> None:
-        if self._control is not None:
-            pausing = self.pause.text() == PAUSE
-            self._show_paused(pausing)
-            (self._control.pause if pausing else self._control.go_on)()
+        pausing = self.pause.text() == PAUSE
+        self._show_paused(pausing)
+        (self._control.pausing.set if pausing else self._control.pausing.clear)()
 
     def _on_finish(self) -> None:
-        if self._control is not None:
-            self._show_ending("finishing: scoring the new model")
-            self._control.finish()
+        self._show_ending("finishing: scoring the new model")
+        self._control.finishing.set()
 
     def _on_stop(self) -> None:
-        if self._control is not None:
-            self._show_ending("stopping: saving the training")
-            self._control.stop()
+        self._show_ending("stopping: saving the training")
+        self._control.stopped.set()
 
     def _show_ending(self, stage: str) -> None:
         self.stage.setText(stage)
@@ -310,17 +303,12 @@ def export_packages(
 class TrainedModel(QWidget):
     """Buttons for the model of the run that ended last; without one, they take no room.
 
-    Parameters
-    ----------
-    viewer : Viewer
-        Where Reconstruct is opened.
-    optics : callable
-        () -> optics by name: what a package of the BioImage Model Zoo fixes.
+    `optics` gives by name what a package of the BioImage Model Zoo fixes.
     """
 
     said = Signal(QStyle.StandardPixmap, str)
 
-    def __init__(self, viewer: "Viewer", optics: Callable[[], Mapping[str, Any]]) -> None:
+    def __init__(self, viewer: Viewer, optics: Callable[[], Mapping[str, Any]]) -> None:
         super().__init__()
         self._viewer, self._optics = viewer, optics
         self._end: TrainingEnd | None = None
@@ -376,7 +364,8 @@ class TrainedModel(QWidget):
             return
         try:
             self._work.start(
-                export_packages(self._end.run, Path(path).with_suffix(""), self._optics())
+                # The proposed name ends in .zip, but these packages are a folder.
+                export_packages(self._end.run, Path(path.removesuffix(".zip")), self._optics())
                 if kind == ZOO
                 else export_bundle(self._end.run, Path(path))
             )
@@ -384,12 +373,11 @@ class TrainedModel(QWidget):
             self.said.emit(ERROR, str(error))
 
     def _on_command(self) -> None:
-        clipboard = QApplication.clipboard()
-        if self._end is not None and clipboard is not None:
+        if self._end is not None:
             run = self._end.run
             # The model of the run again, beside it.
             command = shlex.join(
                 ["napari-cvdm", "train", str(run / "recipe.toml"), "--out", f"{run}-again"]
             )
-            clipboard.setText(command)
+            QApplication.clipboard().setText(command)
             self.said.emit(INFORMATION, f"Copied: {command}")

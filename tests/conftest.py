@@ -253,6 +253,24 @@ def shared_window(qapp: Any) -> "Iterator[SharedWindow]":
 
 
 @pytest.fixture
+def viewer(request: pytest.FixtureRequest, qtbot: Any) -> Iterator[Any]:
+    """A viewer; the window that tests share, if the test is marked `window`."""
+    from windowless import Windowless
+
+    from napari_cvdm.widgets.common.worker import Job
+
+    if request.node.get_closest_marker("window") is None:
+        viewer = Windowless()
+        yield viewer
+        viewer.clear()
+    else:
+        window = request.getfixturevalue("shared_window")
+        yield window.open()
+        window.clear()
+    qtbot.waitUntil(lambda: not Job._running)
+
+
+@pytest.fixture
 def no_shared_window(shared_window: "SharedWindow") -> None:
     """Close the shared window: napari's own fixture wants to be alone."""
     shared_window.close()

@@ -13,7 +13,6 @@ from live_frames import FRAMES
 from made_results import every_layer
 from qtpy.QtCore import QTimer
 
-from napari_cvdm.widgets.common.worker import Job
 from napari_cvdm.widgets.inspect.inspect_widget import InspectWidget
 from napari_cvdm.widgets.layers.layer_data import METADATA_KEY
 from napari_cvdm.widgets.layers.placement import Placement
@@ -62,16 +61,6 @@ def own_models(tmp_path, monkeypatch):
     folder = tmp_path / "own models"
     monkeypatch.setattr(preferences, "OWN_MODELS", folder)
     return folder
-
-
-@pytest.fixture
-def viewer(shared_window, qtbot):
-    """A real window, which the tests share."""
-    viewer = shared_window.open()
-    yield viewer
-    viewer.canvas.grid.enabled = False
-    shared_window.clear()
-    qtbot.waitUntil(lambda: not Job._running)
 
 
 def set_up(dock, viewer, model):

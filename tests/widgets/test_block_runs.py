@@ -197,6 +197,7 @@ def test_a_layer_that_is_not_what_its_file_holds_is_refused(large, dock, ended):
     assert "slide.tif holds other pixels than the layer slide" in ended(dock)
 
 
+@pytest.mark.window
 def test_movies_and_pyramids_keep_the_axes_of_the_layer(viewer, dock, ended, tmp_path):
     movie = np.random.default_rng(1).poisson(100, (2, 1, 20, 300)).astype(np.uint16)
     layer = viewer.add_image(

@@ -72,6 +72,7 @@ def test_the_last_frame_that_was_written_is_the_one_that_is_shown(
     assert result.metadata[METADATA_KEY]["source"] == place.name == "cell"
 
 
+@pytest.mark.window
 def test_one_layer_is_kept_with_the_limits_that_the_user_gave_it(
     viewer, measured, open_live, film, qtbot, tiny_widefield_model
 ):

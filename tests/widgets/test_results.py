@@ -78,6 +78,7 @@ def test_stop_and_keep_gives_what_is_finished(qtbot, viewer, dock, finished):
     assert f"Stopped with {count} of 1000" in dock.panel.message.text()
 
 
+@pytest.mark.window
 def test_layers_show_the_result_while_it_is_made_and_go_when_it_is_there(
     qtbot, viewer, dock, finished
 ):
@@ -246,6 +247,7 @@ def test_a_rectangle_beside_the_image_is_refused_in_words(viewer, dock):
     assert "misses cell" in dock.panel.message.text()
 
 
+@pytest.mark.window
 def test_the_spread_can_be_switched_there_and_back(viewer, dock, finished):
     dock.start()
     finished(dock)

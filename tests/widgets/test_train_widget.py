@@ -205,6 +205,7 @@ def test_training_goes_on_when_the_dock_is_hidden(make_napari_viewer, tiny_widef
     wait(qtbot, dock)
 
 
+@pytest.mark.window
 def test_training_is_saved_when_the_dock_goes(viewer, tiny_widefield_model, own_models, qtbot):
     dock = prepared(viewer, tiny_widefield_model, MICROSCOPE, steps=(100_000, 100_000))
     dock.panel.start.click()

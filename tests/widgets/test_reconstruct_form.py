@@ -4,8 +4,6 @@ What it shows, what it fills in, and what it refuses before a run.
 """
 
 import dataclasses
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -147,18 +145,6 @@ def test_torch_that_cannot_be_loaded_is_said_in_the_dock(viewer, monkeypatch):
     dock = reconstruct_widget.ReconstructWidget(viewer)
     viewer.window.add_dock_widget(dock)
     assert "PyTorch" in dock.findChild(QLabel).text()
-
-
-def test_reading_the_manifest_and_the_forms_modules_loads_no_torch():
-    script = (
-        "import sys, napari_cvdm.widgets.reconstruct.reconstruct_widget; "
-        "import napari_cvdm.widgets.layers.contributions; "
-        "print('torch' in sys.modules)"
-    )
-    answer = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=True
-    ).stdout
-    assert answer.strip() == "False"
 
 
 @pytest.mark.window

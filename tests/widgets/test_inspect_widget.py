@@ -3,15 +3,11 @@
 Schedules as layers and curves, samples, agreement, and everything that may be missing.
 """
 
-from pathlib import Path
-
 import dask.array as da
 import numpy as np
 import pytest
 from inspected_result import CLOCK, drawn, point_at, reconstruction, settle
 
-import napari_cvdm
-from napari_cvdm.widgets.inspect.inspect_widget import InspectWidget
 from napari_cvdm.widgets.layers.layer_data import METADATA_KEY, plugin_metadata
 from napari_cvdm.widgets.layers.placement import Placement
 from napari_cvdm.widgets.layers.result_layers import groups_of, to_layer_data
@@ -321,12 +317,3 @@ def test_every_control_has_help_and_the_dock_may_be_narrow(show, inspect):
     assert all(control.toolTip() for control in controls)
     assert dock.minimumSizeHint().width() <= 330
     assert dock.minimumSizeHint().height() <= 620
-
-
-def test_the_dock_opens_from_the_menu(npe2pm, make_napari_viewer, qtbot):
-    manifest = Path(napari_cvdm.__file__).with_name("napari.yaml")
-    with npe2pm.tmp_plugin(manifest=str(manifest)) as plugin:
-        viewer = make_napari_viewer()
-        _, dock = viewer.window.add_plugin_dock_widget(plugin.name, "Inspect")
-        qtbot.waitUntil(lambda: dock.content is not None)
-        assert isinstance(dock.content, InspectWidget)

@@ -16,7 +16,7 @@ from napari_cvdm.models.registry import load_model
 from napari_cvdm.reconstruction.reconstruct import reconstruct
 from napari_cvdm.widgets.layers.layer_data import METADATA_KEY, is_measurement, plugin_metadata
 from napari_cvdm.widgets.live.live_run import LayerFeed
-from napari_cvdm.widgets.live.live_widget import LiveWidget, describe_pace
+from napari_cvdm.widgets.live.live_widget import describe_pace
 
 LIVE = "live reconstruction of cell [counts]"
 
@@ -263,21 +263,6 @@ def test_the_full_posterior_of_the_shown_frame(
         viewer.layers[MEAN].data.tobytes()
         == drained(reconstruct(request, load_model(request.model))).mean.tobytes()
     )
-
-
-def test_the_dock_opens_from_the_menu(npe2pm, make_napari_viewer, qtbot):
-    from pathlib import Path
-
-    import napari_cvdm
-
-    with npe2pm.tmp_plugin(
-        manifest=str(Path(napari_cvdm.__file__).with_name("napari.yaml"))
-    ) as plugin:
-        viewer = make_napari_viewer()
-        _, dock = viewer.window.add_plugin_dock_widget(plugin.name, "Live")
-        qtbot.waitUntil(lambda: dock.content is not None)
-        assert isinstance(dock.content, LiveWidget)
-        assert "an image layer" in dock.content.message.text()
 
 
 @pytest.mark.parametrize(

@@ -363,6 +363,7 @@ def test_removing_a_result_removes_its_layers_only(viewer, dock, finished):
 
 
 def test_the_cost_is_said_before_the_run(qtbot, dock):
+    dock.cost._rest.start(0)
     qtbot.waitUntil(lambda: not dock.cost.waiting)
     assert "MB" in dock.cost.text()
     assert "about" in dock.cost.text()

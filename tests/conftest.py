@@ -37,6 +37,7 @@ settings.load_profile("laws")
 # A window test waits so long for what must come; none takes that long on a busy machine.
 PATIENCE_MS = 600_000
 MOST_REMEMBERED = 64  # inversions and draws, of some MB each
+COLLECTED_AFTER = (50_000, 20, 50)  # new objects, and collections of the younger ones
 Solving = Generator[str, None, Any]
 FEW_ROUNDS = ((1.0, 2, 5),)  # of Gauss-Newton: the factor of the noise, rounds, steps in each
 
@@ -66,9 +67,14 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Leave the imported modules out of garbage collection; they live until the end anyway."""
+    """Leave the imported modules out of garbage collection; they live until the end anyway.
+
+    What comes later is collected rarely: looking through all objects of napari takes a quarter of a
+    second. Who asks what is free collects it.
+    """
     gc.collect()
     gc.freeze()
+    gc.set_threshold(*COLLECTED_AFTER)
 
 
 def tiny_checkpoint(task_name: str, folder: Path, widths: tuple[int, ...] = (8, 16)) -> Path:
@@ -244,6 +250,24 @@ def shared_window(qapp: Any) -> "Iterator[SharedWindow]":
     window = SharedWindow()
     yield window
     window.close()
+
+
+@pytest.fixture
+def viewer(request: pytest.FixtureRequest, qtbot: Any) -> Iterator[Any]:
+    """A viewer; the window that tests share, if the test is marked `window`."""
+    from windowless import Windowless
+
+    from napari_cvdm.widgets.common.worker import Job
+
+    if request.node.get_closest_marker("window") is None:
+        viewer = Windowless()
+        yield viewer
+        viewer.clear()
+    else:
+        window = request.getfixturevalue("shared_window")
+        yield window.open()
+        window.clear()
+    qtbot.waitUntil(lambda: not Job._running)
 
 
 @pytest.fixture

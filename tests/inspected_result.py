@@ -57,19 +57,23 @@ def roles(viewer):
     }
 
 
+def delayed(dock):
+    """Calls that come when nothing has changed for a while."""
+    return (
+        dock.refresh,
+        dock._show_frame,
+        dock.pixel.refresh_regions,
+        dock.agreement.refresh,
+        dock.pixel.on_mouse,
+        dock.profile.refresh,
+    )
+
+
 def settle(qtbot, dock):
     """Wait until neither a delayed call nor a job is left."""
 
     def quiet():
-        delayed = [
-            dock.refresh,
-            dock._show_frame,
-            dock.pixel.refresh_regions,
-            dock.agreement.refresh,
-            dock.pixel.on_mouse,
-            dock.profile.refresh,
-        ]
-        assert not any(one._timer.isActive() for one in delayed)
+        assert not any(one._timer.isActive() for one in delayed(dock))
         assert not dock.pixel.work.busy
         assert not dock.agreement.work.busy
         assert not dock.profile.work.busy

@@ -52,6 +52,7 @@ class SharedWindow:
         viewer.layers.clear()
         viewer.dims.reset()
         viewer.dims.ndisplay = 2
+        viewer.canvas.grid.enabled = False
         viewer.reset_view()
         get_settings().reset()
         viewer.theme = get_settings().appearance.theme

@@ -1,69 +1,115 @@
-"""A napari of its own that is left at a given moment: python exit_script.py MOMENT LOOP MODEL."""
+"""A napari that is left in the middle: python exit_script.py MOMENT+MOMENT LOOP MODEL."""
 
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import napari
 import numpy as np
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QApplication
 
-from napari_cvdm.training.fine_tuning import SOLVED_PLAN
 from napari_cvdm.widgets.live.live_widget import LiveWidget
 from napari_cvdm.widgets.reconstruct.reconstruct_widget import ReconstructWidget
 from napari_cvdm.widgets.train.pair_source import MICROSCOPE
 from napari_cvdm.widgets.train.train_widget import TrainWidget
 
+sys.path.append(str(Path(__file__).parents[1]))
+from short_trainings import PATCH_PX, few_small_fields
+
 POLL_MS = 5
 
 
-def main(moment: str, loop: str, model: str) -> None:
-    """Open a dock, begin an action, close the viewer in the middle of it, end the program."""
+def main(moments: str, loop: str, model: str) -> None:
+    """Begin these, close the viewer in the middle of all of them, end the program."""
     viewer = napari.Viewer()
-    side = 256 if moment == "measuring" else 64  # the shipped model is busy for a while
-    viewer.add_image(
-        np.random.default_rng(0).poisson(100.0, (side, side)).astype(np.uint16),
-        name="cell",
-        scale=(0.065, 0.065),
-        units=("um", "um"),
-    )
-    dock = {"following": LiveWidget, "training": TrainWidget}.get(moment, ReconstructWidget)(viewer)
+    for side in (256, 64):
+        viewer.add_image(
+            np.random.default_rng(0).poisson(100.0, (side, side)).astype(np.uint16),
+            name=f"{side} px",
+            scale=(0.065, 0.065),
+            units=("um", "um"),
+        )
+    begun: list[Action] = []
+    waiting = [MOMENTS[moment] for moment in moments.split("+")]
+
+    def reached() -> bool:
+        """Each begins in the middle of those before it."""
+        if begun and not begun[-1].reached():
+            return False
+        if not waiting:
+            return True
+        begun.append(waiting.pop(0)(viewer, model))
+        return False
+
+    def leave() -> None:
+        middle.extend(action.name for action in begun if action.under_way())
+        viewer.close()
+
+    middle: list[str] = []
+    LOOPS[loop](reached, leave)
+    print("left while", *middle)
+
+
+@dataclass
+class Action:
+    """What a dock does: whether it is in the middle of it, and whether it still does it."""
+
+    name: str
+    reached: Callable[[], bool]
+    under_way: Callable[[], bool]
+
+
+def opened(viewer: napari.Viewer, kind: Callable[[napari.Viewer], Any], model: str) -> Any:
+    """A dock for the small image."""
+    dock = kind(viewer)
     viewer.window.add_dock_widget(dock)
     dock.form.model.set_value(model)
-    if "steps" in dock.form.counts:
-        dock.form.counts["steps"].setValue(1000)
     dock.form.words["device"].setCurrentText("cpu")
-    LOOPS[loop](MOMENTS[moment](dock), viewer.close)
-    print(f"left while {moment}")
+    return dock
 
 
-def running(dock: ReconstructWidget) -> Callable[[], bool]:
+def running(viewer: napari.Viewer, model: str) -> Action:
     """A run."""
+    dock = opened(viewer, ReconstructWidget, model)
+    dock.form.image.set_value(viewer.layers["64 px"])
+    for name in ("steps", "samples"):
+        dock.form.counts[name].setValue(1000)
     dock.start()
-    return lambda: dock.panel.bar.value() > 2
+    return Action("running", lambda: dock.panel.bar.value() > 2, lambda: dock.panel.busy)
 
 
-def measuring(dock: ReconstructWidget) -> Callable[[], bool]:
-    """The measurement of what a run will cost."""
-    return lambda: dock.cost._measuring
+def measuring(viewer: napari.Viewer, model: str) -> Action:
+    """The measurement of what a run will cost, of a model that is busy for a while."""
+    dock = opened(viewer, ReconstructWidget, "widefield-x2")
+    dock.form.image.set_value(viewer.layers["256 px"])
+    return Action("measuring", lambda: dock.cost._measuring, lambda: dock.cost._measuring)
 
 
-def following(dock: LiveWidget) -> Callable[[], bool]:
+def following(viewer: napari.Viewer, model: str) -> Action:
     """A layer that changes no more."""
+    dock = opened(viewer, LiveWidget, model)
+    dock.form.image.set_value(viewer.layers["64 px"])
     dock.start()
-    return lambda: "latency" in dock.status.text()
+    return Action("following", lambda: "latency" in dock.status.text(), lambda: dock.following)
 
 
-def training(dock: TrainWidget) -> Callable[[], bool]:
+def training(viewer: napari.Viewer, model: str) -> Action:
     """A training of overnight, in the user's own folder."""
-    SOLVED_PLAN["pool_fields"] = 2  # each is deconvolved before the first step
+    dock = opened(viewer, TrainWidget, model)
     dock.form.source.kind.setCurrentText(MICROSCOPE)
     dock.form.time.setCurrentIndex(2)
-    dock.form.counts["patch_px"].setValue(32)
-    dock.form.counts["held-out fields"].setValue(1)
+    for name, count in {"patch_px": PATCH_PX, "held-out fields": 1}.items():
+        dock.form.counts[name].setValue(count)
     dock.start()
-    return lambda: dock.panel.stage.text().startswith("mean")
+    return Action(
+        "training",
+        lambda: dock.panel.stage.text().startswith("mean"),
+        lambda: dock.training,
+    )
 
 
 def napari_loop(reached: Callable[[], bool], leave: Callable[[], None]) -> None:
@@ -92,4 +138,5 @@ MOMENTS = {"running": running, "measuring": measuring, "following": following, "
 LOOPS = {"napari": napari_loop, "script": script}
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    with few_small_fields():
+        main(*sys.argv[1:])

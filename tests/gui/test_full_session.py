@@ -24,6 +24,7 @@ from napari_cvdm.models.registry import load_model
 from napari_cvdm.reconstruction.reconstruct import reconstruct
 from napari_cvdm.widgets.layers.layer_data import plugin_metadata
 from napari_cvdm.widgets.layers.result_layers import groups_of
+from napari_cvdm.widgets.reconstruct import reconstruct_widget
 
 MANIFEST = Path(napari_cvdm.__file__).with_name("napari.yaml")
 SAMPLE = "Network, widefield fluorescence (simulated)"
@@ -77,8 +78,9 @@ class UserSession:
 
 
 @pytest.fixture
-def session(make_napari_viewer, npe2pm, qtbot, tiny_widefield_model):
+def session(make_napari_viewer, npe2pm, qtbot, tiny_widefield_model, monkeypatch):
     """A window on the screen, with the plugin installed."""
+    monkeypatch.setattr(reconstruct_widget, "REST_MS", 50)
     with npe2pm.tmp_plugin(package="napari"), npe2pm.tmp_plugin(manifest=str(MANIFEST)):
         yield UserSession(
             viewer=make_napari_viewer(show=True), qtbot=qtbot, model=tiny_widefield_model

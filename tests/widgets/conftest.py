@@ -8,23 +8,31 @@ from functools import partial
 import numpy as np
 import pytest
 import tifffile
-from inspected_result import add_samples, reconstruction, roles, settle
+from inspected_result import add_samples, delayed, reconstruction, roles, settle
 from live_frames import FRAMES
 from made_results import every_layer
 from qtpy.QtCore import QTimer
 
-from napari_cvdm.widgets.common.worker import Job
 from napari_cvdm.widgets.inspect.inspect_widget import InspectWidget
 from napari_cvdm.widgets.layers.layer_data import METADATA_KEY
 from napari_cvdm.widgets.layers.placement import Placement
 from napari_cvdm.widgets.layers.result_layers import SCHEDULE
 from napari_cvdm.widgets.layers.shown_layers import show_layers
 from napari_cvdm.widgets.live.live_widget import LiveWidget
+from napari_cvdm.widgets.reconstruct import reconstruct_widget
+
+NEVER_MS = 24 * 3_600_000
 
 
 @pytest.fixture(autouse=True)
 def few_inversions(few_solver_steps, remembered_inversions):
     """Docks do not invert: they show what is made of it."""
+
+
+@pytest.fixture(autouse=True)
+def no_costs(monkeypatch):
+    """No tile is measured for what a run would cost: a test that asks for it starts the timer."""
+    monkeypatch.setattr(reconstruct_widget, "REST_MS", NEVER_MS)
 
 
 @pytest.fixture
@@ -62,16 +70,6 @@ def own_models(tmp_path, monkeypatch):
     folder = tmp_path / "own models"
     monkeypatch.setattr(preferences, "OWN_MODELS", folder)
     return folder
-
-
-@pytest.fixture
-def viewer(shared_window, qtbot):
-    """A real window, which the tests share."""
-    viewer = shared_window.open()
-    yield viewer
-    viewer.canvas.grid.enabled = False
-    shared_window.clear()
-    qtbot.waitUntil(lambda: not Job._running)
 
 
 def set_up(dock, viewer, model):
@@ -202,10 +200,12 @@ def show(viewer):
 
 @pytest.fixture
 def inspect(viewer, qtbot):
-    """Open the dock and wait until it has nothing more to do."""
+    """Open the dock, which waits for nobody to type, until it has nothing more to do."""
 
     def opened():
         dock = InspectWidget(viewer)
+        for call in delayed(dock):
+            call.setTimeout(0)
         viewer.window.add_dock_widget(dock)
         settle(qtbot, dock)
         return dock

@@ -6,6 +6,8 @@ resumed.
 
 import multiprocessing
 import sys
+import threading
+from contextlib import closing
 
 import numpy as np
 import pytest
@@ -81,15 +83,21 @@ def of_command_line(dock, layer, out):
     return stored(out)
 
 
+@pytest.fixture(scope="module")
+def scheduler():
+    """The address of a scheduler with a worker."""
+    with cluster_in_process() as cluster:
+        yield cluster.scheduler_address
+
+
 @pytest.fixture
-def on_scheduler(ended):
+def on_scheduler(scheduler, ended):
     """Run a job of six blocks on a scheduler, and wait for its end."""
 
     def run(dock):
-        with cluster_in_process() as cluster:
-            dock.blocks.scheduler.setText(cluster.scheduler_address)
-            dock.panel.run.click()
-            assert "(6 blocks)" in ended(dock)
+        dock.blocks.scheduler.setText(scheduler)
+        dock.panel.run.click()
+        assert "(6 blocks)" in ended(dock)
 
     return run
 
@@ -112,15 +120,37 @@ def test_a_scheduler_makes_the_bytes_of_the_command_line_and_they_are_shown_wher
     assert not any(is_measurement(layer) for layer in viewer.layers if layer is not large)
 
 
-def test_a_job_that_is_cancelled_is_kept_and_goes_on(viewer, large, dock, ended, qtbot, tmp_path):
-    dock, marks = (
-        dock(IN_BLOCKS, samples=20),
-        tmp_path / "slide-tiny-widefield-x2.part.ome.zarr" / ".napari-cvdm" / "done",
+def held_after_a_block(marks, cancelled):
+    """The same job, which waits after its first block until it is cancelled."""
+
+    def held(*given):
+        with closing(reconstruct_by_blocks(*given)) as steps:
+            while True:
+                try:
+                    progress = next(steps)
+                except StopIteration as end:
+                    return end.value
+                yield progress
+                while not cancelled.is_set() and list(marks.glob("*.json")):
+                    cancelled.wait(0.01)
+                    yield progress
+
+    return held
+
+
+def test_a_job_that_is_cancelled_is_kept_and_goes_on(
+    viewer, large, dock, ended, qtbot, tmp_path, monkeypatch
+):
+    part, cancelled = tmp_path / "slide-tiny-widefield-x2.part.ome.zarr", threading.Event()
+    dock, marks = dock(IN_BLOCKS), part / ".napari-cvdm" / "done"
+    monkeypatch.setattr(
+        "napari_cvdm.out_of_core.run.reconstruct_by_blocks", held_after_a_block(marks, cancelled)
     )
     dock.panel.run.click()
     qtbot.waitUntil(lambda: len(list(marks.glob("*.json"))) >= 1)
     dock.panel.cancel.click()
     assert "are kept" in ended(dock)
+    cancelled.set()
     assert list(viewer.layers) == [large]
     written = len(list(marks.glob("*.json")))
     assert 1 <= written < 6
@@ -197,6 +227,7 @@ def test_a_layer_that_is_not_what_its_file_holds_is_refused(large, dock, ended):
     assert "slide.tif holds other pixels than the layer slide" in ended(dock)
 
 
+@pytest.mark.window
 def test_movies_and_pyramids_keep_the_axes_of_the_layer(viewer, dock, ended, tmp_path):
     movie = np.random.default_rng(1).poisson(100, (2, 1, 20, 300)).astype(np.uint16)
     layer = viewer.add_image(

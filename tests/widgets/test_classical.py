@@ -41,6 +41,7 @@ def widefield(viewer, measured, open_dock, finished, tiny_widefield_model):
     return dock
 
 
+@pytest.mark.window
 def test_a_phase_result_is_compared_with_the_physics_alone(
     viewer, planes, open_dock, finished, tiny_phase_model
 ):

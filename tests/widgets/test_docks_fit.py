@@ -15,11 +15,8 @@ DOCKS = (ReconstructWidget, InspectWidget, LiveWidget, MeasureWidget, TrainWidge
 HEIGHT, WIDTH = 800 - 110, 1280 // 3
 
 
-@pytest.mark.parametrize("theme", ["dark", "light"])
-def test_every_dock_fits_with_a_result(
-    viewer, measured, open_dock, finished, tiny_widefield_model, theme
-):
-    viewer.theme = theme
+@pytest.mark.window
+def test_every_dock_fits_with_a_result(viewer, measured, open_dock, finished, tiny_widefield_model):
     viewer.add_image(**measured)
     dock = open_dock(tiny_widefield_model)
     dock.start()
@@ -28,12 +25,14 @@ def test_every_dock_fits_with_a_result(
     docks = [dock, *(kind(viewer) for kind in DOCKS[1:])]
     for one in docks[1:]:
         viewer.window.add_dock_widget(one)
-    for one in docks:
-        least = one.minimumSizeHint()
-        assert least.height() <= HEIGHT and least.width() <= WIDTH, type(one).__name__
-    viewer.theme = "dark"
+    for theme in ("dark", "light"):
+        viewer.theme = theme
+        for one in docks:
+            least = one.minimumSizeHint()
+            assert least.height() <= HEIGHT and least.width() <= WIDTH, (type(one).__name__, theme)
 
 
+@pytest.mark.window
 def test_a_second_dock_becomes_a_tab_of_the_first(viewer, qtbot):
     window = viewer.window._qt_window
     docks = [viewer.window.add_dock_widget(kind(viewer), name=kind.__name__) for kind in DOCKS[:3]]

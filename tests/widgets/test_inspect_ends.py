@@ -4,6 +4,7 @@ import gc
 from functools import partial
 
 import numpy as np
+import pytest
 from inspected_result import point_at, reconstruction, settle
 from qtpy.QtCore import QThread
 
@@ -54,6 +55,7 @@ def test_closing_the_viewer_with_a_pending_job_is_survived(make_napari_viewer, q
     assert not Job._running
 
 
+@pytest.mark.window
 def test_a_dock_that_is_destroyed_leaves_the_viewer_alone(
     viewer, show, inspect, qtbot, monkeypatch
 ):

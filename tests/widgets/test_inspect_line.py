@@ -83,6 +83,7 @@ def test_a_line_that_moves_is_read_again_and_one_that_goes_is_forgotten(
     assert not dock.profile.csv.isEnabled()
 
 
+@pytest.mark.window
 def test_the_button_draws_a_line_over_the_brightest_pixel(viewer, show, inspect, qtbot):
     result, _ = show()
     dock = inspect()

@@ -3,15 +3,11 @@
 Schedules as layers and curves, samples, agreement, and everything that may be missing.
 """
 
-from pathlib import Path
-
 import dask.array as da
 import numpy as np
 import pytest
 from inspected_result import CLOCK, drawn, point_at, reconstruction, settle
 
-import napari_cvdm
-from napari_cvdm.widgets.inspect.inspect_widget import InspectWidget
 from napari_cvdm.widgets.layers.layer_data import METADATA_KEY, plugin_metadata
 from napari_cvdm.widgets.layers.placement import Placement
 from napari_cvdm.widgets.layers.result_layers import groups_of, to_layer_data
@@ -67,7 +63,12 @@ def test_the_mouse_outside_changes_nothing_and_a_typed_pixel_stays(viewer, show,
 
 
 @pytest.mark.parametrize(
-    ("role", "field"), [("gamma", "gamma"), ("beta", "beta"), ("log-SNR", "half_log_snr")]
+    ("role", "field"),
+    [
+        pytest.param("gamma", "gamma", marks=pytest.mark.window),
+        ("beta", "beta"),
+        ("log-SNR", "half_log_snr"),
+    ],
 )
 def test_a_map_is_lazy_lies_on_the_rate_map_and_has_a_slider_for_t(
     viewer, show, inspect, qtbot, role, field
@@ -278,27 +279,29 @@ def test_the_dock_goes_through_two_results(viewer, show, inspect, qtbot):
     assert f"λ = {result.rate[1, 10]:.3g}" in dock.pixel.values.text()
 
 
-@pytest.mark.parametrize("theme", ["dark", "light"])
-def test_plots_wear_the_theme(viewer, show, inspect, theme):
+@pytest.mark.window
+def test_plots_wear_the_theme(viewer, show, inspect):
     from napari.utils.theme import get_theme
 
     show(samples=True)
     dock = inspect()
-    viewer.theme = "light" if theme == "dark" else "dark"
-    viewer.theme = theme
-    colors = get_theme(theme)
-    for plot in (
-        *dock.pixel.curves.plots.values(),
-        dock.pixel.samples.plot,
-        dock.agreement.plot.plot,
-    ):
-        assert plot.backgroundBrush().color().name() == colors.background.as_hex(format="long")
-        assert plot.getPlotItem().getAxis("left").textPen().color().name() == colors.text.as_hex(
-            format="long"
+    for theme in ("light", "dark"):
+        viewer.theme = theme
+        colors = get_theme(theme)
+        background, text = (
+            color.as_hex(format="long") for color in (colors.background, colors.text)
         )
-    assert colors.text.as_hex(format="long") in dock.pixel.legend.text()
+        for plot in (
+            *dock.pixel.curves.plots.values(),
+            dock.pixel.samples.plot,
+            dock.agreement.plot.plot,
+        ):
+            assert plot.backgroundBrush().color().name() == background
+            assert plot.getPlotItem().getAxis("left").textPen().color().name() == text
+        assert text in dock.pixel.legend.text()
 
 
+@pytest.mark.window
 def test_every_control_has_help_and_the_dock_may_be_narrow(show, inspect):
     show()
     dock = inspect()
@@ -314,12 +317,3 @@ def test_every_control_has_help_and_the_dock_may_be_narrow(show, inspect):
     assert all(control.toolTip() for control in controls)
     assert dock.minimumSizeHint().width() <= 330
     assert dock.minimumSizeHint().height() <= 620
-
-
-def test_the_dock_opens_from_the_menu(npe2pm, make_napari_viewer, qtbot):
-    manifest = Path(napari_cvdm.__file__).with_name("napari.yaml")
-    with npe2pm.tmp_plugin(manifest=str(manifest)) as plugin:
-        viewer = make_napari_viewer()
-        _, dock = viewer.window.add_plugin_dock_widget(plugin.name, "Inspect")
-        qtbot.waitUntil(lambda: dock.content is not None)
-        assert isinstance(dock.content, InspectWidget)

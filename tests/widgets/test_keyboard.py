@@ -66,6 +66,7 @@ def own_controls(root: QWidget) -> list[QWidget]:
     ]
 
 
+@pytest.mark.window
 def test_no_key_has_two_meanings(dock, viewer):
     menus = {
         QKeySequence.mnemonic(action.text()).toString()

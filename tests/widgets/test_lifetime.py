@@ -117,6 +117,7 @@ def test_docks_that_were_opened_and_closed_leave_no_listener(viewer, qtbot):
     assert listeners() == before
 
 
+@pytest.mark.window
 def test_docks_that_were_closed_leave_no_listener_at_a_layer(viewer):
     place = {"scale": (0.1, 0.1), "units": ("um", "um")}
     layers = [

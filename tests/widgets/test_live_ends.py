@@ -87,6 +87,7 @@ def test_a_closed_dock_stops_but_a_tab_behind_another_goes_on(
     assert "dock was closed" in dock.message.text()
 
 
+@pytest.mark.window
 def test_a_dock_that_is_destroyed_ends_its_following(
     viewer, measured, open_live, qtbot, tiny_widefield_model
 ):

@@ -16,7 +16,7 @@ from napari_cvdm.models.registry import load_model
 from napari_cvdm.reconstruction.reconstruct import reconstruct
 from napari_cvdm.widgets.layers.layer_data import METADATA_KEY, is_measurement, plugin_metadata
 from napari_cvdm.widgets.live.live_run import LayerFeed
-from napari_cvdm.widgets.live.live_widget import LiveWidget, describe_pace
+from napari_cvdm.widgets.live.live_widget import describe_pace
 
 LIVE = "live reconstruction of cell [counts]"
 
@@ -72,6 +72,7 @@ def test_the_last_frame_that_was_written_is_the_one_that_is_shown(
     assert result.metadata[METADATA_KEY]["source"] == place.name == "cell"
 
 
+@pytest.mark.window
 def test_one_layer_is_kept_with_the_limits_that_the_user_gave_it(
     viewer, measured, open_live, film, qtbot, tiny_widefield_model
 ):
@@ -262,21 +263,6 @@ def test_the_full_posterior_of_the_shown_frame(
         viewer.layers[MEAN].data.tobytes()
         == drained(reconstruct(request, load_model(request.model))).mean.tobytes()
     )
-
-
-def test_the_dock_opens_from_the_menu(npe2pm, make_napari_viewer, qtbot):
-    from pathlib import Path
-
-    import napari_cvdm
-
-    with npe2pm.tmp_plugin(
-        manifest=str(Path(napari_cvdm.__file__).with_name("napari.yaml"))
-    ) as plugin:
-        viewer = make_napari_viewer()
-        _, dock = viewer.window.add_plugin_dock_widget(plugin.name, "Live")
-        qtbot.waitUntil(lambda: dock.content is not None)
-        assert isinstance(dock.content, LiveWidget)
-        assert "an image layer" in dock.content.message.text()
 
 
 @pytest.mark.parametrize(

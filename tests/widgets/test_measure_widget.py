@@ -118,6 +118,7 @@ def core(phase, regions, samples=None, alpha=0.18):
     )
 
 
+@pytest.mark.window
 def test_the_dock_shows_what_the_core_weighs(viewer, dock, draws, finished):
     place = add_result(viewer, cells(), draws)
     mask = viewer.add_labels(boxes(), **place)
@@ -359,6 +360,7 @@ def test_features_of_the_user_are_kept(viewer, dock, finished):
     assert len(masses_of(dock)) == 2
 
 
+@pytest.mark.window
 def test_a_click_on_a_row_selects_the_object_and_the_other_way_round(viewer, dock, finished):
     place = add_result(viewer, cells())
     mask = viewer.add_labels(boxes(), **place)

@@ -11,6 +11,8 @@ from napari._app_model import get_app_model
 
 import napari_cvdm
 from napari_cvdm.widgets.common.menu_actions import ReconstructDock
+from napari_cvdm.widgets.inspect.inspect_widget import InspectWidget
+from napari_cvdm.widgets.live.live_widget import LiveWidget
 from napari_cvdm.widgets.reconstruct.reconstruct_widget import ReconstructWidget
 
 MANIFEST = Path(napari_cvdm.__file__).with_name("napari.yaml")
@@ -46,27 +48,30 @@ def plugin(npe2pm):
         yield registered.name
 
 
-def test_the_dock_opens_from_the_menu_on_an_opened_sample(
-    plugin, make_napari_viewer, tiny_phase_model, qtbot
-):
+def test_docks_and_samples_open_from_the_menu(plugin, make_napari_viewer, tiny_phase_model, qtbot):
     viewer = make_napari_viewer()
-    viewer.open_sample(plugin, "two_planes")
-    _, opened = viewer.window.add_plugin_dock_widget(plugin, "Reconstruct")
-    qtbot.waitUntil(lambda: opened.content is not None)
-    dock = opened.content
-    assert isinstance(dock, ReconstructWidget)
-    dock.form.model.set_value(str(tiny_phase_model))
-    assert dock.form.missing() == ()
-    assert dock.panel.run.isEnabled()
 
+    def opened(name):
+        _, dock = viewer.window.add_plugin_dock_widget(plugin, name)
+        qtbot.waitUntil(lambda: dock.content is not None)
+        return dock.content
 
-def test_every_sample_opens_with_units(plugin, make_napari_viewer):
-    viewer = make_napari_viewer()
+    assert isinstance(opened("Inspect"), InspectWidget)
+    live = opened("Live")
+    assert isinstance(live, LiveWidget)
+    assert "an image layer" in live.message.text()
     for key in ("two_planes", "network", "measured_cell", "microtubules"):
         layers = viewer.open_sample(plugin, key)
         assert len(layers) == 2
         assert all(str(unit) == "micrometer" for layer in layers for unit in layer.units)
     assert viewer.layers.units is not None
+    viewer.layers.clear()
+    viewer.open_sample(plugin, "two_planes")
+    dock = opened("Reconstruct")
+    assert isinstance(dock, ReconstructWidget)
+    dock.form.model.set_value(str(tiny_phase_model))
+    assert dock.form.missing() == ()
+    assert dock.panel.run.isEnabled()
 
 
 def test_titles_are_what_the_user_wants_to_do(contributions):
@@ -146,22 +151,17 @@ def entry(viewer):
     return action
 
 
-def test_the_menu_entry_is_enabled_where_an_image_is_selected(plugin, make_napari_viewer):
+def test_the_menu_entry_opens_one_dock_with_the_selected_image(plugin, make_napari_viewer, qtbot):
     viewer = make_napari_viewer()
     assert SUBMENU in get_app_model().menus
     assert not entry(viewer).isEnabled()
     viewer.add_points(np.zeros((1, 2)))
     assert not entry(viewer).isEnabled()
-    viewer.add_image(np.random.default_rng(0).random((32, 32)))
-    assert entry(viewer).isEnabled()
-
-
-def test_the_menu_entry_opens_one_dock_with_the_selected_image(plugin, make_napari_viewer, qtbot):
-    viewer = make_napari_viewer()
     first, second = (
         viewer.add_image(np.random.default_rng(0).random((32, 32)), name=name)
         for name in ("first", "second")
     )
+    assert entry(viewer).isEnabled()
     for wanted in (first, second, first):
         viewer.layers.selection = {wanted}
         entry(viewer).trigger()

@@ -123,9 +123,7 @@ def test_an_unknown_preference_is_an_error():
         preferred("colour")
 
 
-def test_a_new_dock_starts_with_what_is_preferred(
-    stored, make_napari_viewer, tiny_phase_model, tmp_path
-):
+def test_a_new_dock_starts_with_what_is_preferred(stored, viewer, tiny_phase_model, tmp_path):
     from napari_cvdm.widgets.common.reconstruct_form import ReconstructForm
 
     (tmp_path / "no model").mkdir()
@@ -136,7 +134,7 @@ def test_a_new_dock_starts_with_what_is_preferred(
         "auto",
         str(tmp_path),
     )
-    form = ReconstructForm(make_napari_viewer(show=False))
+    form = ReconstructForm(viewer)
     settings = form.settings()
     set_up = {"samples": 5, "steps": 7, "tile": 128, "device": "cpu", "precision": "auto"}
     assert {name: settings[name] for name in set_up} == set_up
@@ -149,11 +147,11 @@ def test_a_new_dock_starts_with_what_is_preferred(
     [("computing", "device", "cuda:9"), ("models", "model_folder", "/no/such/folder")],
 )
 def test_a_preference_that_does_not_fit_this_machine_is_passed_over(
-    stored, make_napari_viewer, group, name, value
+    stored, viewer, group, name, value
 ):
     from napari_cvdm.widgets.common.reconstruct_form import ReconstructForm
 
     setattr(getattr(stored, group), name, value)
-    form = ReconstructForm(make_napari_viewer(show=False))
+    form = ReconstructForm(viewer)
     assert form.settings()["device"] == "auto"
     assert form.model.card() is not None

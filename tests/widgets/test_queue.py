@@ -265,6 +265,7 @@ def test_a_queued_result_can_be_repeated(viewer, dock, write, worked_off):
     assert viewer.layers["reconstruction of a [counts]"].data.tobytes() == first
 
 
+@pytest.mark.window
 def test_every_part_of_the_dock_takes_a_drop_of_files_and_nothing_else(viewer, dock, tmp_path):
     parts = [dock, *(part for part in dock.findChildren(QWidget) if part.window() is dock.window())]
     assert any(isinstance(part, QLineEdit) for part in parts)
@@ -322,6 +323,7 @@ def test_files_can_be_chosen_without_a_mouse(dock, write, worked_off, monkeypatc
     assert dock.form.image.value().name == "cell"
 
 
+@pytest.mark.window
 def test_nothing_of_a_finished_file_is_kept_but_its_layers(qtbot, viewer, dock, write, worked_off):
     enqueue(dock, write("a.tif"), write("b.tif"))
     worked_off(dock)

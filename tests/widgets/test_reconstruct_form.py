@@ -4,8 +4,6 @@ What it shows, what it fills in, and what it refuses before a run.
 """
 
 import dataclasses
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -163,18 +161,7 @@ def test_torch_that_cannot_be_loaded_is_said_in_the_dock(viewer, monkeypatch):
     assert "PyTorch" in dock.findChild(QLabel).text()
 
 
-def test_reading_the_manifest_and_the_forms_modules_loads_no_torch():
-    script = (
-        "import sys, napari_cvdm.widgets.reconstruct.reconstruct_widget; "
-        "import napari_cvdm.widgets.layers.contributions; "
-        "print('torch' in sys.modules)"
-    )
-    answer = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=True
-    ).stdout
-    assert answer.strip() == "False"
-
-
+@pytest.mark.window
 def test_a_long_path_does_not_widen_the_dock(viewer, open_dock, tiny_widefield_model):
     dock = open_dock(tiny_widefield_model)
     dock.form.model.refused.emit("/a/path" * 40 + " is not a model.")
@@ -354,6 +341,7 @@ def test_pixels_that_are_not_square_are_named(viewer, spots, open_dock, tiny_wid
     assert "0.2 x 0.1 µm, and they must be square" in dock.form.field.text()
 
 
+@pytest.mark.window
 @pytest.mark.parametrize("theme", ["dark", "light"])
 def test_a_fold_looks_like_a_button(viewer, open_dock, tiny_widefield_model, theme):
     viewer.theme = theme

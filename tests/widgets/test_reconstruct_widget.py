@@ -30,6 +30,7 @@ def endless(*_):
         yield Progress(stage="waiting", done=done, total=10**9)
 
 
+@pytest.mark.window
 def test_a_widefield_run_adds_its_layers(
     viewer, measured, open_dock, finished, tiny_widefield_model
 ):
@@ -237,6 +238,7 @@ def test_a_rerun_replaces_the_former_result_when_it_is_complete(
     assert dock.form.image.count() == 1
 
 
+@pytest.mark.window
 def test_the_source_layer_may_go_and_the_slider_may_move_during_a_run(
     viewer, measured, open_dock, finished, tiny_widefield_model
 ):
@@ -272,6 +274,7 @@ def test_a_second_start_during_a_run_does_nothing(
     assert len(viewer.layers) == 1 + len(RESULTS)
 
 
+@pytest.mark.window
 def test_removing_the_dock_in_mid_run_is_survived(
     viewer, measured, open_dock, tiny_widefield_model, qtbot
 ):
@@ -287,6 +290,7 @@ def test_removing_the_dock_in_mid_run_is_survived(
     assert "later" in viewer.layers
 
 
+@pytest.mark.window
 def test_a_dock_that_is_destroyed_in_mid_run_leaves_no_trace(
     viewer, measured, open_dock, tiny_widefield_model, qtbot
 ):
@@ -325,6 +329,7 @@ def test_closing_the_viewer_in_mid_run_is_survived(
     assert MEAN not in viewer.layers
 
 
+@pytest.mark.window
 def test_napari_s_activity_area_shows_the_run_and_nothing_after_it(
     viewer, measured, open_dock, finished, tiny_widefield_model
 ):

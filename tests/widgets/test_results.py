@@ -79,6 +79,7 @@ def test_stop_and_keep_gives_what_is_finished(qtbot, viewer, dock, finished):
     assert f"Stopped with {count} of 1000" in dock.panel.message.text()
 
 
+@pytest.mark.window
 def test_layers_show_the_result_while_it_is_made_and_go_when_it_is_there(
     qtbot, viewer, dock, finished
 ):
@@ -253,6 +254,7 @@ def test_a_rectangle_beside_the_image_is_refused_in_words(viewer, dock):
     assert "misses cell" in dock.panel.message.text()
 
 
+@pytest.mark.window
 def test_the_spread_can_be_switched_there_and_back(viewer, dock, finished):
     dock.start()
     finished(dock)
@@ -368,6 +370,7 @@ def test_removing_a_result_removes_its_layers_only(viewer, dock, finished):
 
 
 def test_the_cost_is_said_before_the_run(qtbot, dock):
+    dock.cost._rest.start(0)
     qtbot.waitUntil(lambda: not dock.cost.waiting)
     assert "MB" in dock.cost.text()
     assert "about" in dock.cost.text()

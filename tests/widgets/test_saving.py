@@ -487,6 +487,7 @@ def test_what_cannot_be_saved_is_told(tmp_path, run_from_file, finished, choose)
     assert (tmp_path / "mine" / "thesis.txt").exists()
 
 
+@pytest.mark.window
 def test_a_result_that_is_opened_in_a_window_comes_whole_with_its_colour_bars(
     plugin, tmp_path, viewer, qtbot
 ):

@@ -38,6 +38,7 @@ def camera(viewer):
     return tuple(viewer.scene.camera.center), viewer.scene.camera.zoom
 
 
+@pytest.mark.window
 def test_a_run_adds_three_layers_with_colour_bars_and_leaves_the_view(viewer, result_dock):
     assert list(roles(viewer)) == FIRST
     assert viewer.dims.ndim == 2
@@ -61,6 +62,7 @@ def test_one_click_shows_reconstruction_and_uncertainty_in_turn(viewer, result_d
         assert visible not in panel.turn.text().replace("&", "")
 
 
+@pytest.mark.window
 def test_the_schedule_is_two_dimensional_at_the_time_of_the_slider(viewer, result_dock, qtbot):
     panel, before = result_dock.results, camera(viewer)
     assert panel.time.isHidden()

@@ -127,6 +127,7 @@ def test_what_the_work_held_is_free_after_it(collected):
     assert alive[0]() is None
 
 
+@pytest.mark.window
 @pytest.mark.parametrize(("title", "listed"), [("test", True), ("", False)])
 def test_napari_lists_work_with_a_title_and_keeps_nothing_of_other_work(
     qtbot, viewer, title, listed
@@ -138,6 +139,7 @@ def test_napari_lists_work_with_a_title_and_keeps_nothing_of_other_work(
     qtbot.waitUntil(lambda: gc.collect() >= 0 and (worker() is not None) == listed)
 
 
+@pytest.mark.window
 def test_the_sign_of_activity_turns_slowly_during_a_run_and_as_it_was_made_after_it(qtbot, viewer):
     speeds = []
     of_another = QLabel()

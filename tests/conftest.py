@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -15,6 +16,7 @@ import pytest
 import torch
 from hypothesis import settings
 
+from napari_cvdm.checks import phase_check
 from napari_cvdm.inversion import background, gauss_newton, posterior, priors
 from napari_cvdm.models.checkpoint import ModelCard, config_values, save_checkpoint
 from napari_cvdm.models.cvdm import CVDM, CVDMConfig
@@ -39,13 +41,32 @@ PATIENCE_MS = 600_000
 MOST_REMEMBERED = 64  # inversions and draws, of some MB each
 COLLECTED_AFTER = (50_000, 20, 50)  # new objects, and collections of the younger ones
 Solving = Generator[str, None, Any]
+IN_MEMORY, ROOM_BYTES = Path("/dev/shm"), 4 << 30
 FEW_ROUNDS = ((1.0, 2, 5),)  # of Gauss-Newton: the factor of the noise, rounds, steps in each
 
 DATA = Path(__file__).parents[1].parent / "shared" / "data"
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Give each process a screen of its own, because the windows of a screen share its focus."""
+    """Give the tests folders in memory, and each process a screen of its own."""
+    work_in_memory()
+    start_screen(config)
+
+
+def work_in_memory() -> None:
+    """Make temporary folders in memory: there, nobody waits for a disk to write what is synced.
+
+    Which files are synced, and when, `power_cuts` watches.
+    """
+    if "TMPDIR" in os.environ or not os.access(IN_MEMORY, os.W_OK):
+        return
+    if shutil.disk_usage(IN_MEMORY).free > ROOM_BYTES:
+        os.environ["TMPDIR"] = os.environ["PYTEST_DEBUG_TEMPROOT"] = str(IN_MEMORY)
+        tempfile.tempdir = None  # pytest has asked for it already
+
+
+def start_screen(config: pytest.Config) -> None:
+    """Start a screen for this process alone, because the windows of a screen share its focus."""
     worker = "PYTEST_XDIST_WORKER" in os.environ
     with_workers = not worker and config.getoption("numprocesses", None)
     xvfb = shutil.which("Xvfb") if sys.platform.startswith("linux") else None
@@ -214,6 +235,7 @@ def few_steps() -> Iterator[None]:
             (priors, "EM_ROUNDS", 4),
             (background, "COARSE_STEPS", 5),
             (background, "FLAT_STEPS", 5),
+            (phase_check, "MOST_STEPS", 5),
         ):
             patch.setattr(module, name, value)
         yield

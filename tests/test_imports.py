@@ -9,6 +9,7 @@ import subprocess
 import sys
 import sysconfig
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -40,12 +41,15 @@ def names_in(source: str) -> Iterator[str]:
             yield f"{local.get(first, first)}{dot}{rest}"
 
 
+@cache
+def names_of(path: Path) -> frozenset[str]:
+    return frozenset(names_in(path.read_text(encoding="utf-8")))
+
+
 def modules_that_name(*prefixes: str) -> set[str]:
     def names(path: Path) -> bool:
         return any(
-            f"{name}.".startswith(f"{prefix}.")
-            for name in names_in(path.read_text(encoding="utf-8"))
-            for prefix in prefixes
+            f"{name}.".startswith(f"{prefix}.") for name in names_of(path) for prefix in prefixes
         )
 
     return {path.relative_to(PACKAGE).as_posix() for path in MODULES if names(path)}

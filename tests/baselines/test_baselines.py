@@ -227,6 +227,7 @@ def written(folder: Path, name: str) -> tuple[Path, list[str], Reconstruction]:
     )
 
 
+@pytest.mark.usefixtures("few_solver_steps", "remembered_inversions")
 @pytest.mark.parametrize("name", BASELINES)
 def test_the_command_line_leaves_the_contracted_files(
     name, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -289,6 +290,7 @@ def test_an_unknown_model_is_one_line_that_names_the_baselines(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.usefixtures("few_solver_steps")
 @pytest.mark.parametrize("shape", [(1, 40), (2, 2), (3, 5), (17, 18)])
 def test_small_images_are_solved_too(shape) -> None:
     rng = np.random.default_rng(0)

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from conftest import few_steps
 from small_images import phase_request, planes, spots, widefield_request
 
 from napari_cvdm.checks.check_model import WidefieldCheckModel
@@ -97,7 +98,8 @@ def test_a_run_is_judged_and_says_it_in_its_provenance(tiny_phase_model):
     assert 0.8 < check.chi2 < 1.2
     assert provenance.quality_flag == "green" and provenance.quality_reasons
     assert provenance.quantitative == (not provenance.not_quantitative_because)
-    far = run(phase_request(planes((48, 48)), pixel_um=5.0), tiny_phase_model).provenance
+    with few_steps():
+        far = run(phase_request(planes((48, 48)), pixel_um=5.0), tiny_phase_model).provenance
     assert (
         far.quality_flag == "red"
         and not far.quantitative
@@ -244,6 +246,7 @@ def test_what_is_like_the_training_data_is_familiar_and_what_is_not_is_named():
         TrainingDistribution.fit(fields[:5], fields[5:])
 
 
+@pytest.mark.usefixtures("few_solver_steps")
 def test_a_phase_is_described_by_what_its_inversion_says_of_the_object():
     request = phase_request(planes((64, 72)))
     prepared = prepare_frame(request.image.array, request, PhaseTwoShot())

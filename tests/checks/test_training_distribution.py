@@ -180,6 +180,7 @@ def test_a_model_of_measured_pairs_has_no_fields_to_describe(tiny_widefield_mode
         drained(calibration.fit_distribution(card, 60, 60))
 
 
+@pytest.mark.usefixtures("few_solver_steps")
 def test_a_phase_is_described_as_a_run_describes_it(
     tiny_phase_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -21,6 +21,7 @@ from napari_cvdm.io import read_image, write_image
 from napari_cvdm.io.folders import NOTES
 from napari_cvdm.simulate.scenes import defocus_pair_of
 
+pytestmark = pytest.mark.usefixtures("few_solver_steps", "remembered_inversions")
 OPTICS = ["--wavelength-um", "0.55", "--medium-index", "1.33", "--defocus-um", "-1", "1"]
 QUICK = ["--samples", "2", "--steps", "2", "--device", "cpu"]
 CONTRACT = {

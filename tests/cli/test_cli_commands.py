@@ -5,7 +5,6 @@ import json
 import os
 import shlex
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -403,38 +402,6 @@ def test_a_handler_that_python_does_not_know_ends_no_command(
     with handle_termination():
         count = len(handlers)
     assert handlers[count:] == [signal.SIG_DFL] * count
-
-
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full there")
-def test_a_result_stands_though_nobody_can_be_told(
-    tiny_widefield_model: Path, tmp_path: Path
-) -> None:
-    image = tmp_path / "image.npy"
-    np.save(image, np.random.default_rng(0).poisson(100, (32, 32)).astype(np.float32))
-    words = [
-        "restore",
-        image,
-        "--model",
-        tiny_widefield_model,
-        "--out",
-        tmp_path / "out",
-        "--pixel-um",
-        "0.065",
-        "--samples",
-        "1",
-        "--steps",
-        "1",
-    ]
-    with Path("/dev/full").open("w") as nobody:
-        done = subprocess.run(
-            [sys.executable, "-m", "napari_cvdm.cli", *map(str, words)],
-            stdout=nobody,
-            stderr=subprocess.PIPE,
-            text=True,
-            check=False,
-        )
-    assert done.returncode == 0, done.stderr
-    assert (tmp_path / "out" / "mean.ome.tif").exists()
 
 
 def test_a_path_in_an_error_can_be_copied(capfd: pytest.CaptureFixture[str]) -> None:

@@ -1,16 +1,20 @@
 """Gradients do not depend on how many processes, or how many parts, a batch is shared among."""
 
 import os
+import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from forked import begin
 from safetensors.torch import load_file, save_file
 from short_trainings import write_short_recipe
 
+from napari_cvdm.cli import main
 from napari_cvdm.core.request import RequestError, TrainRequest
 from napari_cvdm.training.parallel import Processes
 from napari_cvdm.training.recipe import read_recipe
@@ -50,24 +54,33 @@ def save_gradients(recipe: Path, out: Path) -> None:
     session.close()
 
 
+def together(folder: Path, work: Callable[..., object], *given: object) -> list[str]:
+    """Run a function in two processes that torchrun might have started; what each of them said."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2"}
+    files = [folder / f"said-{rank}.txt" for rank in range(2)]
+    processes = [
+        begin(work, *given, said=said, RANK=str(rank), LOCAL_RANK=str(rank), **shared)
+        for rank, said in enumerate(files)
+    ]
+    for process in processes:
+        process.join()
+    said = [file.read_text() for file in files]
+    assert [process.exitcode for process in processes] == [0, 0], said
+    return said
+
+
 def torchrun(processes: int, *command: str) -> subprocess.CompletedProcess[str]:
     """Start several processes as the documentation says."""
-    words = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc_per_node",
-        str(processes),
-        *command,
-    ]
-    found = [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]  # of this file
+    words = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     return subprocess.run(
-        words,
+        [*words, "--nproc_per_node", str(processes), *command],
         capture_output=True,
         text=True,
         check=False,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(found)},
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
 
 
@@ -96,8 +109,7 @@ def assert_same(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor
 
 def test_two_processes_find_the_gradients_of_one(alone, tmp_path):
     recipe = write_short_recipe(tmp_path / "short.toml", 2, batch=4)
-    done = torchrun(2, __file__, str(recipe), str(tmp_path))
-    assert done.returncode == 0, done.stderr
+    together(tmp_path, save_gradients, recipe, tmp_path)
     assert_same(load_file(tmp_path / "gradients.safetensors"), alone)
 
 
@@ -108,21 +120,27 @@ def test_accumulated_parts_find_the_gradients_of_the_whole(alone, tmp_path, part
     assert_same(load_file(tmp_path / "gradients.safetensors"), alone)
 
 
-def test_two_processes_train_one_model(tmp_path):
-    recipe = write_short_recipe(tmp_path / "short.toml", 2, batch=4)
-    out = tmp_path / "out"
-    done = torchrun(
-        2, "-m", "napari_cvdm.cli", "train", str(recipe), "--out", str(out), "--device", "cpu"
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("use it with --model") == 1
+def check_one_model(out: Path, said: str) -> None:
+    """One process of two speaks and writes, and logs two steps of two stages."""
+    assert said.count("use it with --model") == 1
     assert len((out / "log.csv").read_text().splitlines()) == 5
+
+
+def test_two_processes_train_one_model(tmp_path):
+    recipe, out = write_short_recipe(tmp_path / "short.toml", 2, batch=4), tmp_path / "out"
+    words = ["train", str(recipe), "--out", str(out), "--device", "cpu"]
+    check_one_model(out, "".join(together(tmp_path, main, words)))
+
+
+@pytest.mark.stress
+def test_torchrun_trains_one_model_and_ends_well(tmp_path):
+    recipe, out = write_short_recipe(tmp_path / "short.toml", 2, batch=4), tmp_path / "out"
+    words = ["train", str(recipe), "--out", str(out), "--device", "cpu"]
+    done = torchrun(2, "-m", "napari_cvdm.cli", *words)
+    assert done.returncode == 0, done.stderr
+    check_one_model(out, done.stdout)
 
 
 def test_a_batch_that_cannot_be_shared_is_refused():
     with pytest.raises(RequestError, match="a multiple of 3 is needed"):
         Processes("cpu", "fp32", 3, 4)
-
-
-if __name__ == "__main__":
-    save_gradients(Path(sys.argv[1]), Path(sys.argv[2]))

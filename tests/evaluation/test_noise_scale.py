@@ -16,6 +16,7 @@ from napari_cvdm.evaluation.pair_sets import PairSelection, Sampling, pair_set
 from napari_cvdm.models.checkpoint import load_checkpoint, read_card, write_card
 from napari_cvdm.reconstruction.reconstruct import reconstruct
 
+pytestmark = pytest.mark.usefixtures("few_solver_steps")
 QUICK = ["--samples", "4", "--steps", "2", "--field-px", "32", "--device", "cpu"]
 
 

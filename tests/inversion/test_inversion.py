@@ -137,7 +137,7 @@ def test_conjugate_gradients_solve_the_normal_equations(tiny):
     fit, normal = tiny
     right = white_object(fit.model, (2,), torch.Generator().manual_seed(1))
     found = flat(
-        finished(solve_normal(fit.model, fit.linearisation, fit.weight, fit.prior, right, 600))
+        finished(solve_normal(fit.model, fit.linearisation, fit.weight, fit.prior, right, 300))
     )
     exact = torch.linalg.solve(normal, flat(right).T).T
     assert (found - exact).norm() < 1e-6 * exact.norm()
@@ -238,17 +238,18 @@ def test_strong_objects_are_recovered_where_us_tie_errs(seed, strength):
     assert errors[2] < errors[1] < errors[0]
 
 
-@pytest.mark.parametrize("anything", [0.0, -7.0, 65535.0, 3e38])
-def test_pixels_of_weight_zero_may_hold_anything(anything):
+def test_pixels_of_weight_zero_may_hold_anything():
     model, phi = model_of(like=torch.zeros(1)), leaves(3, 1.0)
     data, weight = expose(model, phi, 1e4)
     weight[:, 10:14, 20:30] = 0
     weight[0, 3] = 0
-    changed = torch.where(weight == 0, torch.tensor(anything), data)
-    fit, other = (finished(fit_object(model, planes, weight)) for planes in (data, changed))
-    assert torch.equal(other.estimate.maps, fit.estimate.maps)
-    assert torch.equal(other.chi2, fit.chi2)
+    fit = finished(fit_object(model, data, weight))
     assert deviation(fit.phase - phi) < 0.1 * deviation(phi)
+    for anything in (0.0, -7.0, 65535.0, 3e38):
+        changed = torch.where(weight == 0, torch.tensor(anything), data)
+        other = finished(fit_object(model, changed, weight))
+        assert torch.equal(other.estimate.maps, fit.estimate.maps)
+        assert torch.equal(other.chi2, fit.chi2)
 
 
 def test_the_order_of_the_planes_does_not_matter():

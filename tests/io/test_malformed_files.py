@@ -10,6 +10,7 @@ import struct
 import sys
 import zipfile
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -260,14 +261,20 @@ LARGE = {
 }
 
 
+@cache
+def encoded(compression: str) -> bytes:
+    """A large image of zeros, which takes hundreds of bytes and seconds."""
+    encode = getattr(imagecodecs, {"jpeg2000": "jpeg2k"}.get(compression, compression) + "_encode")
+    effort = {"effort": 1} if compression == "jpegxl" else {}
+    return bytes(encode(np.zeros(LARGE[compression], np.uint8), **effort))
+
+
 @pytest.mark.parametrize("lazily", [False, True])
 @pytest.mark.parametrize("compression", LARGE)
 def test_a_tile_that_is_a_larger_image_is_not_decoded(
     compression: str, lazily: bool, tmp_path: Path
 ) -> None:
-    shape = LARGE[compression]
-    encode = getattr(imagecodecs, {"jpeg2000": "jpeg2k"}.get(compression, compression) + "_encode")
-    packed = encode(np.zeros(shape, np.uint8), **({"effort": 1} if compression == "jpegxl" else {}))
+    shape, packed = LARGE[compression], encoded(compression)
     small = np.random.default_rng(0).integers(0, 200, (64, 64, *shape[2:])).astype(np.uint8)
     path = tiff(tmp_path / "image.tif", small, compression=compression, tile=(64, 64))
     (open_image if lazily else read_image)(path)  # an honest one is read
@@ -426,7 +433,6 @@ def npy_head(*shape: int) -> bytes:
 READERS = (load_training_field, load_field, lambda path: Arrays(x=path, y=path).entries("denoise"))
 
 
-@pytest.mark.parametrize("read", READERS)
 @pytest.mark.parametrize(
     ("shape", "zeros", "method", "words"),
     [
@@ -438,17 +444,13 @@ READERS = (load_training_field, load_field, lambda path: Arrays(x=path, y=path).
     ],
 )
 def test_arrays_of_an_npz_are_bounded_before_they_are_unpacked(
-    read: Callable[[str], object],
-    shape: tuple[int, ...],
-    zeros: int,
-    method: int,
-    words: str,
-    tmp_path: Path,
+    shape: tuple[int, ...], zeros: int, method: int, words: str, tmp_path: Path
 ) -> None:
     path = npz(tmp_path / "x.npz", npy_head(*shape), zeros, method)
-    with frugal(), pytest.raises(ValueError, match=words) as refusal:
-        read(str(path))
-    assert "\n" not in str(refusal.value)
+    for read in READERS:
+        with frugal(), pytest.raises(ValueError, match=words) as refusal:
+            read(str(path))
+        assert "\n" not in str(refusal.value)
 
 
 @pytest.mark.parametrize("read", [*READERS, lambda path: add_model(path, f"{path}.mine")])

@@ -298,7 +298,7 @@ def test_a_pipe_or_a_device_in_the_folder_is_not_waited_for(store, name, make):
     path = {
         "group": next(path for path in said if path.parent == store),
         "array": next(path for path in said if path.parent == store / "0"),
-        "chunk": next(path for path in (store / "0").rglob("0*") if path.is_file()),
+        "chunk": next(path for path in sorted((store / "0").rglob("0*")) if path.is_file()),
     }[name]
     path.unlink()
     make(path)

@@ -60,6 +60,7 @@ def planes_at(defocus_um, seed=0):
     )
 
 
+@pytest.mark.usefixtures("few_solver_steps")
 def test_tiles_do_not_choose_the_pixels_of_the_phase():
     """The network that ships sees farther than a tiny one: its halo is what is tested."""
     image = part_of(cell_planes(), 168, 152)
@@ -71,6 +72,7 @@ def test_tiles_do_not_choose_the_pixels_of_the_phase():
     assert np.abs(whole.rate - tiled.rate).max() <= 1e-5 * np.ptp(whole.rate)
 
 
+@pytest.mark.usefixtures("few_solver_steps")
 def test_tiles_do_not_choose_the_pixels_of_the_fluorescence():
     image = part_of(reticulum(), 168, 152)
     whole, tiled = (
@@ -81,10 +83,10 @@ def test_tiles_do_not_choose_the_pixels_of_the_fluorescence():
 
 def test_one_plane_in_focus_is_enough():
     results = [
-        reconstructed(planes_at(pair), "phase-2shot", samples=2, steps=2, defocus_um=pair)
+        reconstructed(part_of(planes_at(pair)), "phase-2shot", samples=2, steps=2, defocus_um=pair)
         for pair in ((-1.0, 1.0), (0.0, 2.0))
     ]
-    errors = [rmse(result.mean, cell_phase()) for result in results]
+    errors = [rmse(result.mean, cell_phase()[:128, :128]) for result in results]
     assert max(errors) < 0.8 * 0.054  # rad, of version 0.1.0
     assert max(errors) < 0.1 * np.std(cell_phase()) + 0.02
     assert all(
@@ -93,7 +95,7 @@ def test_one_plane_in_focus_is_enough():
 
 
 def test_a_phase_of_bright_planes_explains_them_up_to_the_noise():
-    settings = {"samples": 4, "steps": 2, "defocus_um": CELL_DEFOCUS_UM}
+    settings = {"samples": 2, "steps": 2, "defocus_um": CELL_DEFOCUS_UM}
     result = reconstructed(cell_planes(), "phase-2shot", **settings)
     assert 0.8 < result.forward.chi2 < 1.2
     assert result.provenance.quality_flag == "green"
@@ -113,6 +115,7 @@ def test_the_samples_of_the_package_are_green(sample, model, defocus_um):
     assert result.provenance.quality_flag == "green"
 
 
+@pytest.mark.usefixtures("few_solver_steps")
 def test_planes_in_the_other_order_and_with_the_other_sign_give_the_same_phase():
     """(a, b) at (-z, z) is (b, a) at (z, -z), to the bit."""
     image = part_of(planes_at((-2.5, 2.5)))
@@ -131,6 +134,7 @@ def test_the_mean_is_nearer_to_the_truth_than_a_sample_and_than_the_image():
     assert rmse(result.mean, truth) < rmse(result.samples[0], truth) < rmse(cubic, truth)
 
 
+@pytest.mark.usefixtures("few_solver_steps")
 def test_twice_the_light_gives_twice_the_counts():
     image = part_of(reticulum())
     once, twice = (

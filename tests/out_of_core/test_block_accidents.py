@@ -51,10 +51,12 @@ def undisturbed(model: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> 
     return stored(Path(job.out))
 
 
-def begun_in(folder: Path, model: Checkpoint, blocks: int = 2) -> Path:
-    """The growing folder of a job that was killed after so many blocks."""
+@pytest.fixture(scope="module")
+def killed(model: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The growing folder of a job that was killed after two blocks."""
+    folder = tmp_path_factory.mktemp("killed")
     steps, growing = reconstruct_by_blocks(job_in(folder), model), folder / "out.part.ome.zarr"
-    while len(list(growing.glob(".napari-cvdm/done/*.json"))) < blocks:
+    while len(list(growing.glob(".napari-cvdm/done/*.json"))) < 2:
         next(steps)
     steps.close()
     return growing
@@ -96,10 +98,15 @@ def test_a_power_cut_at_any_moment_costs_no_more_than_time(
 @pytest.mark.parametrize("damage", [b"", b"{", b"[]", b"\xff"])
 @pytest.mark.parametrize("name", ["plan.json", "done", "frames"])
 def test_a_note_that_was_cut_short_means_not_done(
-    name: str, damage: bytes, model: Checkpoint, undisturbed: dict[str, bytes], tmp_path: Path
+    name: str,
+    damage: bytes,
+    model: Checkpoint,
+    killed: Path,
+    undisturbed: dict[str, bytes],
+    tmp_path: Path,
 ) -> None:
     """An unreadable plan is none; an unreadable marker costs its block, and no more."""
-    note = begun_in(tmp_path, model) / ".napari-cvdm" / name
+    note = shutil.copytree(killed, tmp_path / killed.name) / ".napari-cvdm" / name
     note = note if note.is_file() else next(iter(sorted(note.iterdir())))
     note.write_bytes(damage)
     made = drained(reconstruct_by_blocks(job_in(tmp_path), model))
@@ -157,12 +164,11 @@ def test_a_file_that_comes_during_a_job_does_not_become_its_own(
     ],
 )
 def test_a_planted_link_lets_nothing_outside_be_changed(
-    place: str, dangling: bool, model: Checkpoint, tmp_path: Path
+    place: str, dangling: bool, model: Checkpoint, killed: Path, tmp_path: Path
 ) -> None:
     """Chunks, markers, plan, numbers, provenance, and the growing folder itself."""
     home = tmp_path / "home"
-    home.mkdir()
-    outside, spot = tmp_path / "outside", begun_in(home, model) / place
+    outside, spot = tmp_path / "outside", shutil.copytree(killed, home / killed.name) / place
     if spot.is_dir():
         shutil.copytree(spot, outside) if not dangling else None
         shutil.rmtree(spot)

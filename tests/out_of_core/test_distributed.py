@@ -23,7 +23,7 @@ pytest.importorskip(
     "distributed", reason="dask.distributed is not installed: pip install 'napari-cvdm[cluster]'"
 )
 
-from clusters import cluster_in_process
+from clusters import cluster_in_process, forked_workers
 from small_images import spots
 from yaozarrs import validate_zarr_store
 from zarr_results import ngff_image, stored
@@ -78,34 +78,10 @@ def test_two_processes_give_the_bytes_of_one(six_blocks: dict[str, Any], tmp_pat
     job, model = open_job(**files)
     drained(reconstruct_by_blocks(job, model))
     other = tmp_path / "other.ome.zarr"
-    words = [
-        "--pixel-um",
-        "0.065",
-        "--samples",
-        "2",
-        "--steps",
-        "2",
-        "--device",
-        "cpu",
-        "--block",
-        "64",
-    ]
-    assert (
-        main(
-            [
-                "restore",
-                files["images"][0],
-                "--model",
-                files["model"],
-                "--out",
-                str(other),
-                *words,
-                "--scheduler",
-                "local:2",
-            ]
-        )
-        == 0
-    )
+    words = ["restore", files["images"][0], "--model", files["model"], "--out", str(other)]
+    words += ["--pixel-um", "0.065", "--samples", "2", "--steps", "2", "--device", "cpu"]
+    with forked_workers():
+        assert main([*words, "--block", "64", "--scheduler", "local:2"]) == 0
     assert stored(Path(files["out"])) == stored(other)
 
 

@@ -13,6 +13,7 @@ from skimage.io import imsave
 from napari_cvdm.training.sources import load_training_field
 from napari_cvdm.training.validation import Validation
 
+pytestmark = pytest.mark.usefixtures("few_solver_steps")
 SIDE = 32
 NAMES = ("camera", "coins")
 

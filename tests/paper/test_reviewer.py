@@ -17,6 +17,7 @@ from paper.reviewer.registry import PHASE, TESTS, WIDEFIELD
 
 from napari_cvdm.models.checkpoint import load_checkpoint
 
+pytestmark = pytest.mark.usefixtures("few_solver_steps")
 SIDE = 64
 FIELDS = np.random.default_rng(0)
 

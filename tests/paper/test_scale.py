@@ -18,6 +18,7 @@ from paper.measure import tiny_model
 from paper.scale import main, small_tables
 
 pytestmark = pytest.mark.usefixtures("few_solver_steps")
+SIDE = 64  # of the image that is compared: four blocks, two of them narrow
 
 
 def test_every_table_has_finite_rows() -> None:
@@ -30,12 +31,16 @@ def test_every_table_has_finite_rows() -> None:
         ), row
 
 
-def test_blocks_and_a_job_that_is_taken_up_give_the_same_pixels() -> None:
+def test_blocks_and_a_job_that_is_taken_up_give_the_same_pixels(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(same_pixels, "SIDE", SIDE)
     rows = same_pixels.scale_rows(tiny_model())
     assert len(rows) == 6 and all(row.met for row in rows), rows
 
 
 def test_blocks_that_see_too_little_are_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(same_pixels, "SIDE", SIDE)
     monkeypatch.setattr(same_pixels, "SEEN_PX", 0)
     rows = same_pixels.scale_rows(tiny_model())
     assert not any(row.met for row in rows[:3])

@@ -44,7 +44,7 @@ from napari_cvdm.models.tiled import network_on
 from napari_cvdm.reconstruction import sampling as frame
 
 REPOSITORY = Path(__file__).parents[2]
-pytestmark = pytest.mark.usefixtures("remembered_inversions")
+pytestmark = pytest.mark.usefixtures("few_solver_steps", "remembered_inversions")
 
 
 @pytest.fixture(scope="module")

@@ -71,17 +71,25 @@ def runs_of(model, folder):
     }
 
 
+@pytest.mark.usefixtures("few_solver_steps")
 @pytest.mark.parametrize("name", ["image", "movie", "blocks"])
-def test_at_most_one_tile_is_evaluated_between_two_steps_of_progress(
+def test_progress_never_goes_back_and_has_a_step_before_every_tile(
     tiny_widefield_model, tmp_path, evaluations, name
 ):
-    run, before, most = runs_of(tiny_widefield_model, tmp_path)[name](), 0, 0
-    for _ in run:
+    seen, before, most = [], 0, 0
+    for step in runs_of(tiny_widefield_model, tmp_path)[name]():
         most, before = max(most, len(evaluations) - before), len(evaluations)
+        seen.append(step)
     assert len(evaluations) > 50
     assert max(most, len(evaluations) - before) == 1
+    assert seen[0].done == 0
+    assert all(one.done <= other.done for one, other in pairwise(seen))
+    assert {step.total for step in seen} == {seen[0].total}
+    assert seen[-1].done == seen[-1].total
+    assert sum(one.done < other.done for one, other in pairwise(seen)) > seen[0].total
 
 
+@pytest.mark.usefixtures("few_solver_steps")
 def test_a_run_that_is_closed_at_any_step_evaluates_nothing_more(tiny_widefield_model, evaluations):
     model = load_model(str(tiny_widefield_model))
     steps = len(list(reconstruct(tiled_request(), model)))
@@ -152,18 +160,7 @@ def test_the_first_look_at_the_cost_says_every_step_of_preparing(tiny_phase_mode
     assert len(steps) > 50
 
 
-@pytest.mark.parametrize("name", ["image", "movie", "blocks"])
-def test_progress_runs_from_nothing_to_its_total_and_never_back(
-    tiny_widefield_model, tmp_path, name
-):
-    seen = list(runs_of(tiny_widefield_model, tmp_path)[name]())
-    assert seen[0].done == 0
-    assert all(one.done <= other.done for one, other in pairwise(seen))
-    assert {step.total for step in seen} == {seen[0].total}
-    assert seen[-1].done == seen[-1].total
-    assert sum(one.done < other.done for one, other in pairwise(seen)) > seen[0].total
-
-
+@pytest.mark.usefixtures("few_solver_steps")
 def test_progress_never_goes_back_when_the_memory_is_too_small(tiny_widefield_model, monkeypatch):
     from napari_cvdm.models import tiled
 

@@ -2,7 +2,7 @@
 
 import json
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 
 import pytest
 import torch
@@ -78,7 +78,7 @@ def test_the_inversion_of_a_phase_decides_its_memory(tiny_phase_model):
 
 def test_a_region_costs_less_than_the_image(clock, tiny_widefield_model):
     request, model = (
-        widefield_request(spots((600, 500)), tile=1024),
+        widefield_request(spots((320, 260)), tile=1024),
         load_model(str(tiny_widefield_model)),
     )
     whole, part = estimate(request, model), estimate(replace(request, region=(0, 40, 0, 40)), model)
@@ -113,10 +113,19 @@ def profiled_bytes(work, folder):
     return max(one["Total Allocated"] for one in memory) - before
 
 
+TILE = (48, 64)
 WIDTHS = {
     "shipped": UNetConfig(widths=(32, 64, 96), blocks=(1, 1, 2)),
     "wide": UNetConfig(widths=(64, 64, 64, 64), blocks=(2, 2, 2, 2)),
 }
+
+
+@cache
+def network_of(size: str) -> CVDM:
+    """A network with random weights."""
+    mean = replace(WIDTHS[size], level_channels=0)
+    config = CVDMConfig(condition_channels=3, denoiser=WIDTHS[size], mean=mean)
+    return network_on(CVDM(config).eval(), torch.device("cpu"))
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
@@ -128,15 +137,13 @@ def test_the_memory_of_a_tile_is_what_the_profiler_sees_or_up_to_half_more(
 ):
     for place in (cvdm, module):
         monkeypatch.setattr(place, "prefers_sequential", lambda device: one_by_one)
-    mean = replace(WIDTHS[size], level_channels=0)
-    config = CVDMConfig(condition_channels=3, denoiser=WIDTHS[size], mean=mean)
-    network = network_on(CVDM(config).eval(), torch.device("cpu"))
-    tile = module.BenchmarkTile(network, (96, 128), samples)
+    network = network_of(size)
+    tile = module.BenchmarkTile(network, TILE, samples)
     tile.step(precision)
     seen = max(
         profiled_bytes(partial(work, precision), tmp_path)
         for work in (tile.step, tile.mean_residual)
     )
-    said = module.tile_bytes(network, (96, 128), samples, precision, torch.device("cpu"))
+    said = module.tile_bytes(network, TILE, samples, precision, torch.device("cpu"))
     print(f"{size}, {samples} samples, one by one {one_by_one}, {precision}: {said / seen:.2f}")
     assert seen <= said <= 1.5 * seen

@@ -52,6 +52,7 @@ def test_what_is_missing_is_named_before_a_pixel_is_read(missing: str) -> None:
         resolve(phase_request(image, **{missing: None}), PHASE)
 
 
+@pytest.mark.usefixtures("few_solver_steps")
 @pytest.mark.parametrize("kind", ["phase", "fluorescence"])
 def test_background_order_and_noise_are_computed_once_a_frame(
     kind: str, tiny_phase_model, tiny_widefield_model, monkeypatch: pytest.MonkeyPatch

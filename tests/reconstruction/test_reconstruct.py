@@ -20,9 +20,9 @@ from napari_cvdm.reconstruction.reconstruct import reconstruct
 pytestmark = pytest.mark.usefixtures("few_solver_steps", "remembered_inversions")
 
 
-def run(request, model):
+def run(request, model, check=True):
     """Drain a reconstruction and return it with its progress."""
-    steps, seen = reconstruct(request, load_model(str(model))), []
+    steps, seen = reconstruct(request, load_model(str(model)), check=check), []
     while True:
         try:
             seen.append(next(steps))
@@ -38,23 +38,23 @@ def output_range(values, name):
     return RATE_MAX - RATE_MIN if name == "rate" else np.ptp(values)
 
 
-@pytest.mark.parametrize("tile", [16, 40, 64, 97])
-@pytest.mark.parametrize("shape", [(128, 128), (101, 75)])
-def test_tiled_equals_whole_for_phase(tiny_phase_model, shape, tile):
-    whole, _ = run(phase_request(planes(shape), tile=512), tiny_phase_model)
-    tiled, _ = run(phase_request(planes(shape), tile=tile), tiny_phase_model)
-    for name in ("mean", "variance", "rate"):
-        one, other = getattr(whole, name), getattr(tiled, name)
-        assert np.abs(one - other).max() <= 1e-5 * output_range(one, name), name
+@pytest.mark.parametrize("shape", [(96, 96), (101, 75)])
+def test_tiled_equals_whole_for_phase(tiny_phase_model, shape):
+    whole, _ = run(phase_request(planes(shape), tile=512), tiny_phase_model, check=False)
+    for tile in (16, 40, 64, 97):
+        tiled, _ = run(phase_request(planes(shape), tile=tile), tiny_phase_model, check=False)
+        for name in ("mean", "variance", "rate"):
+            one, other = getattr(whole, name), getattr(tiled, name)
+            assert np.abs(one - other).max() <= 1e-5 * output_range(one, name), (tile, name)
 
 
-@pytest.mark.parametrize("tile", [16, 50])
-def test_tiled_equals_whole_for_super_resolution(tiny_widefield_model, tile):
+def test_tiled_equals_whole_for_super_resolution(tiny_widefield_model):
     whole, _ = run(widefield_request(spots((83, 70)), tile=512), tiny_widefield_model)
-    tiled, _ = run(widefield_request(spots((83, 70)), tile=tile), tiny_widefield_model)
-    for name in ("mean", "variance", "rate"):
-        one, other = getattr(whole, name), getattr(tiled, name)
-        assert np.abs(one - other).max() <= 1e-5 * output_range(one, name), name
+    for tile in (16, 50):
+        tiled, _ = run(widefield_request(spots((83, 70)), tile=tile), tiny_widefield_model)
+        for name in ("mean", "variance", "rate"):
+            one, other = getattr(whole, name), getattr(tiled, name)
+            assert np.abs(one - other).max() <= 1e-5 * output_range(one, name), (tile, name)
 
 
 def test_the_same_seed_gives_the_same_bytes_and_another_does_not(tiny_phase_model):
@@ -238,7 +238,7 @@ def test_cancelling_is_to_stop_iterating(tiny_phase_model):
 def test_too_little_memory_halves_the_tile_and_gives_the_same_pixels(tiny_phase_model, monkeypatch):
     from napari_cvdm.models import tiled
 
-    whole, _ = run(phase_request(planes((128, 128))), tiny_phase_model)
+    whole, _ = run(phase_request(planes((96, 96))), tiny_phase_model)
     really = tiled.map_tiles
 
     def small_memory(function, images, plan, *, factor_out):
@@ -247,8 +247,8 @@ def test_too_little_memory_halves_the_tile_and_gives_the_same_pixels(tiny_phase_
         return really(function, images, plan, factor_out=factor_out)
 
     monkeypatch.setattr(tiled, "map_tiles", small_memory)
-    result, _ = run(phase_request(planes((128, 128))), tiny_phase_model)
-    assert result.provenance.estimated["tile_used"] == 64
+    result, _ = run(phase_request(planes((96, 96))), tiny_phase_model)
+    assert result.provenance.estimated["tile_used"] == 48
     np.testing.assert_allclose(result.mean, whole.mean, atol=1e-5 * np.ptp(whole.mean))
 
 

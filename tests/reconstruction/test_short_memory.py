@@ -47,6 +47,7 @@ print(result.provenance.estimated["tile_used"], float(np.abs(result.mean - free.
 """
 
 
+@pytest.mark.stress  # a planted shortage is below, and in test_reconstruct
 @pytest.mark.skipif(
     sys.platform != "linux", reason="the size of a process is limited as Linux does it"
 )

@@ -11,7 +11,6 @@ are random changes of files, because the shortest gaps lie between those.
 
 import argparse
 import json
-import multiprocessing
 import os
 import random
 import shlex
@@ -31,6 +30,8 @@ from typing import Any
 import pytest
 import torch
 from paper.measure import Row, print_rows
+from tests.forked import MODULES
+from tests.forked import PROCESSES as FORKED
 from tests.power_cuts import UnsafeDisk
 from tests.stress.fuzzing.model_specimens import RECIPE, tiny_model
 from tests.stress.fuzzing.specimens import pixels
@@ -50,11 +51,9 @@ PATIENCE_S = 3600  # a busy machine is no failure
 NOT_COMPARED = frozenset({"timings_s", "date", "overwrite"})
 CHANGES = frozenset({"os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.truncate", "os.link"})
 
-FORKED = multiprocessing.get_context("forkserver")
+COMMANDS = (f"napari_cvdm.cli.{name}" for name in ("restore", "calibrate", "models"))
 FORKED.set_forkserver_preload(
-    [f"napari_cvdm.cli.{name}" for name in ("restore", "train", "calibrate", "models")]
-    + ["napari_cvdm.out_of_core.run", "tests.stress.fuzzing.model_specimens", "paper.measure"]
-    + ["torch._dynamo"]  # the first optimiser of a process imports it, for seconds
+    [*MODULES, *COMMANDS, "tests.stress.fuzzing.model_specimens", "paper.measure"]
 )
 
 

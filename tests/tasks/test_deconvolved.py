@@ -109,7 +109,7 @@ def test_read_noise_that_counts_as_light_keeps_a_dark_field_dark():
     assert float(problem.in_frame(canvas).mean()) < 1.0
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(3))
 def test_the_total_of_the_light_stays(seed):
     """Deconvolution returns the light that blur took out of the frame.
 
@@ -124,7 +124,7 @@ def test_the_total_of_the_light_stays(seed):
     )
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", range(6))
 def test_the_cutoff_of_a_bright_image_is_found_in_its_spectrum(seed):
     pair = simulate_widefield(
         seed,
@@ -386,7 +386,7 @@ def test_a_region_is_deconvolved_with_its_surroundings_alone(monkeypatch):
 
     A large image costs no more than the region.
     """
-    pair, sizes = simulate_widefield(4, replace(BRIGHT, field_px=400)), []
+    pair, sizes = simulate_widefield(4, replace(BRIGHT, field_px=264)), []
     of_frame = Deconvolution.of_frame
     monkeypatch.setattr(
         Deconvolution,
@@ -404,7 +404,7 @@ def test_a_region_is_deconvolved_with_its_surroundings_alone(monkeypatch):
         prepare_frame(pair.counts[None], replace(asked, region=region), WidefieldX2())
         for region in (None, (0, 32, 8, 40))
     )
-    assert sizes == [(400, 400), (192, 200)]
+    assert sizes == [(264, 264), (192, 200)]
     wanted, found = (prepared.within((0, 32, 8, 40), 8) for prepared in (whole, part))
     assert found.channels.shape == wanted.channels.shape
     assert float((found.channels - wanted.channels).abs().max()) < 0.01 * float(

@@ -4,6 +4,7 @@ A pair is read as it was written. Pairs that do not belong together are refused 
 """
 
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -52,6 +53,7 @@ FAINT_SHIFT = (0.6, -0.4)
 pytestmark = pytest.mark.usefixtures("few_solver_steps", "remembered_inversions")
 
 
+@cache
 def structured(seed):
     """A simulated pair that has something in it."""
     pair = simulate_widefield(seed, CLEAR)

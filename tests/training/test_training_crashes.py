@@ -3,9 +3,7 @@
 It never leaves a file that cannot be read.
 """
 
-import os
 import resource
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -13,8 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from forked import begin
 from short_trainings import write_short_recipe
 
+from napari_cvdm.cli import main
 from napari_cvdm.core.request import TrainRequest
 from napari_cvdm.models.checkpoint import CARD, CheckpointError, load_checkpoint
 from napari_cvdm.training import state as training_state
@@ -23,7 +23,6 @@ from napari_cvdm.training.recipe import read_recipe
 from napari_cvdm.training.state import STATE, load_state
 
 INTERVAL = 5
-TRAIN = [sys.executable, "-m", "napari_cvdm.cli", "train"]
 
 pytestmark = pytest.mark.skipif(
     sys.platform == "win32", reason="signals and limits are those of POSIX"
@@ -52,16 +51,19 @@ def kill_at_work(recipe: Path, out: Path, lines: int) -> None:
     It goes on with what is there. It has as many threads, since they decide the order of sums.
     """
     more = ["--resume"] if (out / STATE).exists() else []
-    words = [*TRAIN, str(recipe), "--out", str(out), "--device", "cpu", *more]
-    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
+    words = ["train", str(recipe), "--out", str(out), "--device", "cpu", *more]
     wanted = lines_of(out) + lines
-    process = subprocess.Popen(
-        words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment
-    )
-    while process.poll() is None and lines_of(out) < wanted:
+    process = begin(train_with, torch.get_num_threads(), words)
+    while process.is_alive() and lines_of(out) < wanted:
         time.sleep(0.02)
     process.kill()
-    process.wait()
+    process.join()
+
+
+def train_with(threads: int, words: list[str]) -> int:
+    """Train in this process from the command line."""
+    torch.set_num_threads(threads)
+    return main(words)
 
 
 def lines_of(out: Path) -> int:

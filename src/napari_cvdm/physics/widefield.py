@@ -7,7 +7,6 @@ import numpy as np
 import torch
 from psf_generator.propagators import VectorialSphericalPropagator
 from scipy.fft import next_fast_len
-from scipy.optimize import nnls
 from scipy.signal.windows import hann
 from torch import Tensor
 
@@ -232,13 +231,11 @@ def estimate_cutoff(image: np.ndarray) -> float | None:
     if min(image.shape) < SMALLEST_SIDE_PX or not np.ptp(image):
         return None
     frequency, power, number = ring_powers(image.astype(np.float64))
-    flat = np.ones_like(power)
-    empty = _misfit(power, number, flat[:, None])
-    found = {}
-    for period, exponent in product(PERIODS_PX, EXPONENTS):
-        shape = frequency**-exponent * ideal_transfer(frequency, period) ** 2
-        found[period, exponent] = _misfit(power, number, np.stack([shape, flat], axis=1))
-    if empty - min(found.values()) < LEAST_EVIDENCE:
+    keys = list(product(PERIODS_PX, EXPONENTS))
+    shapes = [frequency**-slope * ideal_transfer(frequency, period) ** 2 for period, slope in keys]
+    empty, *misfits = _misfits(power, number, np.stack([0 * power, *shapes])).tolist()
+    found = dict(zip(keys, misfits, strict=True))
+    if empty - min(misfits) < LEAST_EVIDENCE:
         return None
 
     def score(key: tuple[float, float]) -> float:
@@ -247,12 +244,22 @@ def estimate_cutoff(image: np.ndarray) -> float | None:
     return min(found, key=score)[0]
 
 
-def _misfit(power: np.ndarray, number: np.ndarray, design: np.ndarray) -> float:
-    """- log-likelihood of ring powers under the best non-negative mixture of the columns."""
-    floor = 1e-12 * float(power.max())
-    expected = power
+def _misfits(power: np.ndarray, number: np.ndarray, shapes: np.ndarray) -> np.ndarray:
+    """- log-likelihood of ring powers (R,) under the best A shape + N, A and N not negative.
+
+    The shapes are (S, R). Where one of the two amplitudes would be negative, the other is alone.
+    """
+    floor, tiny = 1e-12 * float(power.max()), np.finfo(float).tiny
+    expected = np.broadcast_to(power, shapes.shape)
     for _ in range(3):  # weights of the model, not of the data
-        weight = np.sqrt(number) / np.maximum(expected, floor)
-        amplitudes, _ = nnls(design * weight[:, None], power * weight)
-        expected = np.maximum(design @ amplitudes, floor)
-    return float(np.sum(number * (power / expected + np.log(expected))))
+        weight = number / np.maximum(expected, floor) ** 2
+        own, mixed, flat = ((weight * term).sum(axis=1) for term in (shapes**2, shapes, 1))
+        seen, total = (weight * shapes * power).sum(axis=1), (weight * power).sum(axis=1)
+        gain, rest = flat * seen - mixed * total, own * total - mixed * seen
+        determinant = np.maximum(own * flat - mixed**2, tiny)
+        alone = seen / np.maximum(own, tiny)
+        amplitude = np.where(gain > 0, np.where(rest > 0, gain / determinant, alone), 0)
+        noise = np.where(gain > 0, np.where(rest > 0, rest / determinant, 0), total / flat)
+        expected = np.maximum(amplitude[:, None] * shapes + noise[:, None], floor)
+    likelihoods = power / expected + np.log(expected)
+    return np.asarray(np.sum(number * likelihoods, axis=1))

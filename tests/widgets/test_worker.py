@@ -2,9 +2,10 @@
 
 import gc
 import weakref
+from threading import Barrier
 
 import pytest
-from qtpy.QtCore import QThread
+from qtpy.QtCore import QThread, QThreadPool
 from qtpy.QtGui import QMovie
 from qtpy.QtWidgets import QLabel
 
@@ -162,3 +163,25 @@ def test_views_come_at_most_at_4_hz_and_never_take_more_than_their_share_of_the_
     control.drawn_in(drawing_s)
     assert control.view_interval_s >= VIEW_INTERVAL_S
     assert drawing_s <= 1.000001 * DRAWING_SHARE * control.view_interval_s
+
+
+def test_more_work_than_processors_goes_on_at_once(qtbot):
+    threads = QThreadPool.globalInstance()
+    most, meeting = threads.maxThreadCount(), Barrier(5)
+
+    def meet():
+        yield Progress(stage="waiting for the others", done=0, total=1)
+        meeting.wait(timeout=60)
+        return "met"
+
+    threads.setMaxThreadCount(1)
+    try:
+        jobs, said = [Job(meet(), title="", total=1) for _ in range(meeting.parties)], []
+        for job in jobs:
+            job.succeeded.connect(said.append)
+            job.failed.connect(said.append)
+            job.start()
+        qtbot.waitUntil(lambda: len(said) == len(jobs))
+    finally:
+        threads.setMaxThreadCount(most)
+    assert said == ["met"] * len(jobs)

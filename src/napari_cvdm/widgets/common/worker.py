@@ -14,7 +14,7 @@ from napari.qt.threading import GeneratorWorker
 from napari.qt.threading import create_worker as create_listed_worker
 from napari.resources import LOADING_GIF_PATH
 from napari.utils import progress as activity
-from qtpy.QtCore import QObject, QTimer, Signal
+from qtpy.QtCore import QObject, QThreadPool, QTimer, Signal
 from qtpy.QtGui import QMovie
 from qtpy.QtWidgets import QApplication, QLabel
 from superqt.utils import WorkerBase, create_worker
@@ -31,6 +31,7 @@ DRAWING_SHARE = 0.05
 LEAST_INTERVAL_S = 0.05
 # A step that came sooner than that may last for long, and is shown then.
 LOOK_MS = 200
+LEAST_THREADS = 16  # of Qt's pool, so that a training, Live and several docks work at once
 # napari's activity sign turns slowly during work: each frame of this picture redraws the whole
 # window. Without a graphics card the processor draws, and the work has to wait for it.
 SLOW_PERCENT, AS_MADE_PERCENT = 20, 100
@@ -227,6 +228,9 @@ class Job(QObject):
             if self._activity is not None:
                 _set_sign_speed(SLOW_PERCENT)
             self._looking.start()
+            # Qt has a thread for each processor, and a run would wait for the end of a training.
+            threads = QThreadPool.globalInstance()
+            threads.setMaxThreadCount(max(threads.maxThreadCount(), LEAST_THREADS))
             self._worker.start()
 
     def cancel(self) -> None:

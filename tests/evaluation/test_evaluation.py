@@ -380,7 +380,7 @@ def test_curves_show_pixels_of_the_whole_field(tiny_denoising_model):
     pairs = pair_set("simulation", model.card, PairSelection(fields=1, field_px=96))
     (found,) = [
         step
-        for step in reconstruct_pairs(pairs, model, Sampling(samples=4, steps=1, device="cpu"))
+        for step in reconstruct_pairs(pairs, model, Sampling(samples=4, steps=2, device="cpu"))
         if isinstance(step, ReconstructedPair)
     ]
     rows, columns = found.pixels()

@@ -178,7 +178,7 @@ def paused_after(steps, control, monkeypatch):
     def look():
         looks.append(len(looks))
         if len(looks) == steps:
-            control.pause()
+            control.pausing.set()
         return asked()
 
     monkeypatch.setattr(control, "preview_is_due", look)

@@ -308,18 +308,6 @@ is the U-Net and the 200 steps of the official code, rebuilt in torch. Precision
 twice as fast with AMX, and changes samples by 0.2 % (phase) or 1.5 % of the spread.""",
     ),
     Section(
-        name="shares",
-        title="Speed: shares of physics and network",
-        commands=tuple(
-            f"OMP_NUM_THREADS={threads} python -m paper.speed --only stages --size {size} "
-            "--rounds 1"
-            for size in (64, 256, 1024)
-            for threads in (1, 2)
-        ),
-        prefix=1,
-        note="Processor time, and one run of each: compare the shares, not the seconds.",
-    ),
-    Section(
         name="evaluations",
         title="Number of evaluations",
         commands=("python -m paper.evaluations --out DIR",),
@@ -334,10 +322,6 @@ within 2 % of the best at 6 evaluations, the default. With 10 fields, 1 % may be
             "--sizes 32768",
             "python -m paper.scale slope --model tiny-denoise --steps 1 --samples 1 --block 1024 "
             "--sizes 512 1024 2048 4096 8192 16384",
-            "python -m paper.scale slope --model widefield-x2 --steps 1 --samples 1 --block 1024 "
-            "--sizes 512 1024 2048 4096 8192",
-            "python -m paper.scale whole --model widefield-x2 --sizes 512 1024 2048",
-            "python -m paper.scale whole --model phase-2shot --sizes 256 512 1024 2048",
             "python -m paper.scale halo --model widefield-x2 --steps 6 --samples 4 --block 128 "
             "--sizes 256",
         ),

@@ -260,9 +260,9 @@ def test_stop_and_keep_while_a_frame_is_prepared_keeps_those_before_it(
     np.testing.assert_array_equal(found.mean[0], alone.mean)
 
 
-def test_the_physics_alone_is_the_first_view(tiny_widefield_model):
+def test_the_physics_alone_is_the_first_view_after_the_first_look(tiny_widefield_model):
     request = widefield_request(spots((40, 36)), samples=2, steps=3)
-    views = [
+    _, *views = [
         progress.view()
         for progress in reconstruct(request, load_model(str(tiny_widefield_model)))
         if progress.view is not None

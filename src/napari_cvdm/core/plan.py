@@ -3,20 +3,46 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
 from napari_cvdm.core.microscope import Microscope, OpticsError
-from napari_cvdm.core.request import (
-    OPTICS,
-    ImageStack,
-    MeasuredPsf,
-    ReconstructionRequest,
-    Sampler,
-)
+from napari_cvdm.core.request import OPTICS, ImageStack, MeasuredPsf, Sampler
 
 STEP_TOLERANCE = 0.05  # of the z step that a file states
+
+
+class StatedOptics(Protocol):
+    """The optics of an image as far as they are known: a plan, or a request before it runs."""
+
+    @property
+    def image(self) -> ImageStack:
+        """The image."""
+
+    @property
+    def pixel_um(self) -> float | None:
+        """Pixel size in the sample [um]."""
+
+    @property
+    def wavelength_um(self) -> float | None:
+        """Vacuum wavelength [um]."""
+
+    @property
+    def medium_index(self) -> float | None:
+        """Refractive index."""
+
+    @property
+    def na(self) -> float | None:
+        """Numerical aperture of detection."""
+
+    @property
+    def defocus_um(self) -> tuple[float, ...] | None:
+        """Positions of the planes [um]."""
+
+    @property
+    def psf(self) -> MeasuredPsf | None:
+        """Measured PSF."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -90,10 +116,6 @@ class Plan:
         height, width = self.image.array.shape[-2:]
         top, bottom, left, right = self.region or (0, height, 0, width)
         return slice(top, bottom), slice(left, right)
-
-
-StatedOptics = Plan | ReconstructionRequest
-"""The optics of an image as far as they are known: of a plan, or of a request before it runs."""
 
 
 def count_planes(fewest: int, defocus_um: Sequence[float] | None) -> int:

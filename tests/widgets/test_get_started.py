@@ -24,7 +24,7 @@ SENTENCES = (
     "index and NA from the layer.",
     "The text beside the button estimates the time on your machine.",
     "**Preview** reconstructs the visible part of the image",
-    "**Reconstruct** draws *samples*: images that all fit the measured one.",
+    "Then it draws *samples*: images that all fit the measured one.",
     "The preview has no spread",
     "**Add samples** draws more samples and updates mean and spread.",
     "**Repeat** puts the settings of the result back into the form.",

@@ -7,7 +7,7 @@ import gc
 from typing import Any
 
 from napari.components import ViewerModel
-from napari.plugins import _initialize_plugins
+from npe2 import PluginManager
 from qtpy.QtCore import QCoreApplication, QEvent
 from qtpy.QtWidgets import QWidget
 
@@ -38,7 +38,7 @@ class Windowless(ViewerModel):
 
     def __init__(self) -> None:
         super().__init__()
-        _initialize_plugins()  # as a window does: napari's own readers
+        PluginManager.instance().discover()  # napari's own readers, and no menus
         self._window = Docks()
 
     @property

@@ -362,6 +362,15 @@ class ReconstructionRequest:
             raise OpticsError(f"{name} is not known: {reason}. Give it with {option}.")
         return given
 
+    def plane_positions(self) -> tuple[float, ...]:
+        """Signed position of each plane [um]; RequestError, with the option, if not known."""
+        if self.defocus_um is None:
+            raise RequestError(
+                "defocus_um is not known; the position of each plane is needed. "
+                "Give them with --defocus-um, for example --defocus-um -1 1."
+            )
+        return check_defocus(self.defocus_um)
+
 
 def image_roles(paths: Iterable[str]) -> tuple[str, ...]:
     """Names of the image files among options, in plane order: image, image2, image3 and so on."""

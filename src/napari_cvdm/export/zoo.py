@@ -6,7 +6,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from napari_cvdm.core.microscope import Microscope, check_defocus
+from napari_cvdm.core.microscope import Microscope
 from napari_cvdm.core.request import ReconstructionRequest
 from napari_cvdm.export.sampler import PackageSettings
 from napari_cvdm.io import output_folder
@@ -96,7 +96,7 @@ def example_planes(request: ReconstructionRequest, planes: int) -> np.ndarray:
     microscope = Microscope(
         **{name: request.optics_value(name) for name in names}, na=request.known_optics("na")
     )
-    positions_um = check_defocus(request.defocus_um or ())
+    positions_um = request.plane_positions()
     phase = cell_phase()
     light = defocus_pair_of(
         phase, np.zeros_like(phase), microscope, positions_um, request.condenser_na or 0.0

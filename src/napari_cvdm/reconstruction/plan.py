@@ -41,11 +41,8 @@ def resolve(
     for name in task.needed_optics:
         if name in OPTICS:
             request.optics_value(name)
-    if "defocus_um" in task.needed_optics and request.defocus_um is None:
-        raise RequestError(
-            "defocus_um is not known; the position of each plane is needed. "
-            "Give them with --defocus-um, for example --defocus-um -1 1."
-        )
+    if "defocus_um" in task.needed_optics:
+        request.plane_positions()
     device = pick_device(request.device)
     # In the request, so that its settings tell what was chosen.
     request = replace(request, precision=_resolve_precision(request.precision, device, begun))

@@ -179,7 +179,8 @@ wide for most others.""",
         ),
         columns=BENCHMARK,
         note="""Radians. A few fields with large errors at low spatial frequencies dominate. The
-command also prints bootstrap intervals.""",
+command also prints bootstrap intervals. It counts one answer of a classical method, so the draws
+of phase-physics do not show.""",
     ),
     Section(
         name="benchmark_widefield",

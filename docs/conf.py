@@ -49,7 +49,7 @@ napoleon_use_param = False  # a numpydoc type is text: "ndarray of shape (Y, X)"
 napoleon_use_rtype = False
 # What other packages define, what is private here, and variables of a type.
 nitpick_ignore_regex = [
-    ("py:.*", r"(?!napari_cvdm\b).*|.*\._.*|.*\.(Content|Given|Item|Made|Result)")
+    ("py:.*", r"(?!napari_cvdm\b).*|.*\._.*|.*\.(Content|Found|Given|Item|Made|Result)")
 ]
 
 

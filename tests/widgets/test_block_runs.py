@@ -12,6 +12,7 @@ from contextlib import closing
 import numpy as np
 import pytest
 import tifffile
+from held_steps import hold_while
 
 pytest.importorskip(
     "distributed", reason="dask.distributed is not installed: pip install 'napari-cvdm[cluster]'"
@@ -125,15 +126,11 @@ def held_after_a_block(marks, cancelled):
 
     def held(*given):
         with closing(reconstruct_by_blocks(*given)) as steps:
-            while True:
-                try:
-                    progress = next(steps)
-                except StopIteration as end:
-                    return end.value
-                yield progress
-                while not cancelled.is_set() and list(marks.glob("*.json")):
-                    cancelled.wait(0.01)
-                    yield progress
+            return (
+                yield from hold_while(
+                    steps, lambda _: any(marks.glob("*.json")) and not cancelled.wait(0.01)
+                )
+            )
 
     return held
 

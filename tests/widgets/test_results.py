@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import tifffile
+from held_steps import hold_while
 from napari.layers import Image
 from qtpy.QtWidgets import QApplication
 
@@ -105,16 +106,14 @@ def test_a_time_lapse_streams_frame_by_frame(
 
     def held(*given, **named):
         """The same steps, held after the third frame until the test has looked."""
-        steps, frames = reconstruct(*given, **named), 0
-        while True:
-            try:
-                progress = next(steps)
-            except StopIteration as end:
-                return end.value
-            yield progress
-            frames += progress.frame_done
-            while frames == 3 and not free.wait(0.01):
-                yield progress
+
+        def is_third(progress):
+            return progress.frame_done and progress.view().index == (2,)
+
+        return hold_while(
+            reconstruct(*given, **named),
+            lambda progress: is_third(progress) and not free.wait(0.01),
+        )
 
     monkeypatch.setattr("napari_cvdm.reconstruction.reconstruct.reconstruct", held)
     movie = (
